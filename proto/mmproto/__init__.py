@@ -1,0 +1,1 @@
+"""What crosses a wire, shared by sensor, pipeline and router; it depends on none of them."""

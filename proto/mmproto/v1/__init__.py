@@ -1,0 +1,1 @@
+"""The event contract: protobuf messages, version 1. Fields are only ever added."""

@@ -41,9 +41,7 @@ class Served:
     buckets: dict[str, int] | None = None
 
     @classmethod
-    def of(
-        cls, number: int, request: Request, status: int, operation: Operation | None, *, complete: bool
-    ) -> Self:
+    def of(cls, number: int, request: Request, answer: Answer, *, complete: bool) -> Self:
         plain = cls(
             number=number,
             method=request.method,

@@ -277,7 +277,9 @@ def _window(constraint: genai.TimeOfDateConstraint) -> tuple[int, int]:
 
 def _second_of_day(moment: time) -> int:
     aware = datetime.combine(date(2000, 1, 2), moment, moment.tzinfo or UTC).astimezone(UTC)
-    return aware.hour * 3600 + aware.minute * 60 + aware.second
+    if aware.second or aware.microsecond:  # rating/service.py shares a card among a minute's calls
+        raise CatalogueError(f"{catalogue_version()}: a daily price starts within a minute, at {moment}")
+    return aware.hour * 3600 + aware.minute * 60
 
 
 _TEXT_CLAUSES = {

@@ -1,0 +1,152 @@
+# ModelMeter. `make help` lists what there is.
+#
+# Set-up leaves a stamp or its own output behind for every step, so that a step runs again when what it is made
+# from has changed, and not otherwise. No address of any mirror stands in here: apt, pip, uv and npm use what the
+# machine has told them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# Where `make up` and `make demo` keep everything they store.
+STATE ?= .modelmeter
+# `make SYSTEM=ready ...` leaves the distribution's packages alone.
+SYSTEM ?= install
+# `make install`: where to, and below which folder (for packagers).
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+SETUP := .setup
+BIN := .venv/bin
+PYTHON_ENVIRONMENT = PYTHONPATH=packaging/local:.
+
+# Targets that need the test and development packages on top of the runtime.
+DEV_GOALS := setup-dev demo test check bench lock openapi format
+LEVEL := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),dev,runtime)
+ENVIRONMENT := $(SETUP)/environment-$(LEVEL)
+
+# A stamp says nothing about an environment that has been deleted since.
+ifeq ($(wildcard $(BIN)/python),)
+$(shell rm -f $(SETUP)/environment-*)
+endif
+
+##@ Use
+
+.PHONY: up
+up: setup ## Start sensor, pipeline and router on this machine; Ctrl-C stops them. STATE=/path keeps the data elsewhere
+	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal up --state "$(STATE)"
+
+.PHONY: demo
+demo: setup-dev ## As up, with a local stand-in for the providers and real programs calling it: no API key needed
+	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal demo --state "$(STATE)"
+
+.PHONY: install
+install: setup ## Install into PREFIX (/usr/local) with systemd units and configuration; DESTDIR=/path to stage
+	@packaging/local/install.sh install "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: uninstall
+uninstall: ## Remove what `make install` put in place; configuration and data stay
+	@packaging/local/install.sh uninstall "$(PREFIX)" "$(DESTDIR)"
+
+##@ Develop
+
+.PHONY: setup
+setup: $(ENVIRONMENT) build ## Install what is missing, then build: packages, .venv, BPF objects, protobuf code, front end
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo "set up; next: make up, or make demo",:)
+
+.PHONY: setup-dev
+setup-dev: $(SETUP)/system-test setup ## The same, with what `make test`, `make check` and `make demo` need on top
+	@$(if $(filter setup-dev,$(MAKECMDGOALS)),echo "set up; next: make test",:)
+
+.PHONY: test
+test: setup-dev ## Run every test, the real capture tests included (needs root)
+	@$(BIN)/pytest $(PYTEST_FLAGS)
+
+.PHONY: check
+check: setup-dev ## Everything a change must pass besides the tests: format, lint, types, contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	MYPYPATH=packaging/local $(BIN)/mypy proto sensor pipeline router tests packaging/local
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror bpf/*.c bpf/*.h
+
+.PHONY: format
+format: setup-dev ## Put every file into the house format
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/clang-format -i bpf/*.c bpf/*.h
+
+.PHONY: bench
+bench: setup-dev ## Measure: probe cost, sensor, router, ingest, dashboard queries (docs/performance.md)
+	@set -e; for bench in tests/bench/*_bench.py; do $(PYTHON_ENVIRONMENT) $(BIN)/python "$$bench"; done
+
+.PHONY: openapi
+openapi: setup-dev ## Write docs/reference/openapi.json anew from the code
+	@$(BIN)/python -m mmpipeline.api.openapi > docs/reference/openapi.json
+
+.PHONY: lock
+lock: setup-dev ## Resolve requirements/*.in anew into hash-locked requirements/*.txt
+	@set -e; for name in uv runtime dev; do \
+		packaging/local/uv.sh pip compile --quiet --universal --generate-hashes --no-header --upgrade \
+			--python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
+.PHONY: clean
+clean: ## Remove everything that set-up and the tests have made; your data in STATE stays
+	rm -rf .venv $(SETUP) node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(ASSETS)
+	find proto sensor pipeline router tests packaging -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# What is built, and from what.
+
+PROTOS := $(wildcard proto/mmproto/v1/*.proto)
+PROTO_OUTPUTS := $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi)
+BPF_SOURCES := $(wildcard bpf/*.bpf.c)
+BPF_OUTPUTS := $(BPF_SOURCES:bpf/%.c=sensor/mmsensor/_bpf/%.o)
+ASSETS := pipeline/mmpipeline/dashboard/static/vendor
+
+.PHONY: build
+build: $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(if $(wildcard package.json),$(SETUP)/assets)
+
+$(PROTO_OUTPUTS) &: $(PROTOS) requirements/runtime.txt | $(ENVIRONMENT)
+	@echo "setup: protobuf code"
+	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto $(PROTOS)
+
+$(BPF_OUTPUTS) &: $(wildcard bpf/*) | $(ENVIRONMENT)
+	@echo "setup: BPF objects"
+	@bpf/build.sh
+
+ifeq ($(wildcard $(ASSETS)),)
+$(shell rm -f $(SETUP)/assets)
+endif
+$(SETUP)/assets: package.json package-lock.json | $(ENVIRONMENT)
+	@echo "setup: front-end assets"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --loglevel=error >$(SETUP)/npm.log 2>&1 || \
+		{ echo "setup: npm failed: $$(grep -m1 'npm error' $(SETUP)/npm.log) (all of it: $(SETUP)/npm.log)" >&2; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build
+	@touch $@
+
+$(SETUP)/environment-runtime: requirements/runtime.txt requirements/uv.txt pyproject.toml | $(SETUP)/system-runtime
+	@packaging/local/environment.sh runtime
+	@touch $@
+
+$(SETUP)/environment-dev: requirements/dev.txt requirements/uv.txt pyproject.toml | $(SETUP)/system-runtime
+	@packaging/local/environment.sh dev
+	@touch $@ $(SETUP)/environment-runtime
+
+$(SETUP)/system-runtime: packaging/apt/runtime.txt packaging/local/system-packages.sh
+	@mkdir -p $(SETUP)
+	@$(if $(filter ready,$(SYSTEM)),:,packaging/local/system-packages.sh runtime)
+	@touch $@
+
+# After the runtime's, because apt works for one at a time.
+$(SETUP)/system-test: packaging/apt/test.txt packaging/local/system-packages.sh | $(SETUP)/system-runtime
+	@$(if $(filter ready,$(SYSTEM)),:,packaging/local/system-packages.sh test)
+	@touch $@

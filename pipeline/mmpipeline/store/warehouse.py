@@ -1,0 +1,253 @@
+"""The warehouse: every call with its charge, and the roll-ups that reports and dashboards read.
+
+One door for writing (`insert`, idempotent by token) and one method for each question. Questions about
+sums read roll-ups only; only the two that show single calls read the raw table, and those along its key.
+"""
+
+# Statements are put together from names in closed tables; values are always bound (see warehouse_sql).
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+from mmpipeline.rating.rated import RatedCall
+from mmpipeline.store import warehouse_sql as sql
+from mmpipeline.store.schema import MIGRATIONS, OTHER_TOKENS, TENANT_TABLES, TOKEN_COLUMNS, VERSIONS_TABLE
+from mmpipeline.store.warehouse_columns import COLUMN_TYPES, columns_of
+from mmpipeline.store.warehouse_engine import Engine, quoted
+from mmpipeline.store.warehouse_errors import WarehouseTooNew
+from mmpipeline.store.warehouse_shapes import (
+    CallCursor,
+    CallPage,
+    Dimension,
+    ErrorShare,
+    Facets,
+    Filters,
+    ObserverSeen,
+    QualityShare,
+    Span,
+    SpendRow,
+    StoredCall,
+    TableSize,
+    UnpricedShare,
+)
+from mmproto.v1.call_pb2 import Call
+
+EVERYTHING: Final = Filters()
+_MOST_GROUPS: Final = 100_000
+_MOST_FACETS: Final = 500
+
+
+class Warehouse:
+    """The store of calls. Safe to use from any thread; one process a folder when embedded."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Bring the schema of `engine` up to date. Raises WarehouseTooNew, WarehouseFailed."""
+        self._engine = engine
+        self._migrate()
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The embedded warehouse in `folder`, made where it is missing.
+
+        Raises WarehouseLocked (another process has it), WarehouseTooNew, WarehouseFailed.
+        """
+        engine = Engine.embedded(folder)
+        try:
+            return cls(engine)
+        except BaseException:
+            engine.close()
+            raise
+
+    def close(self) -> None:
+        """Close the engine; nothing may be asked or inserted afterwards. Idempotent."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def insert(self, rows: Sequence[RatedCall], token: str) -> None:
+        """Append `rows`, durable on return. The same batch under the same `token` again changes nothing,
+        in the raw table and in every roll-up, also where a crash came between them.
+
+        Best given 5 to 10 thousand rows at a time. Raises WarehouseFailed; then repeat with the token.
+        """
+        if rows:
+            self._engine.insert("calls", columns_of(rows), COLUMN_TYPES, token)
+
+    def spend(
+        self,
+        tenant: str,
+        span: Span,
+        group_by: Sequence[Dimension] = (),
+        filters: Filters = EVERYTHING,
+        *,
+        largest_first: bool = False,
+        after: Sequence[str] = (),
+        limit: int = _MOST_GROUPS,
+    ) -> list[SpendRow]:
+        """What the calls of a span used and cost, by group.
+
+        In the order of the groups' values, continued behind the values `after`; or with `largest_first`
+        the most expensive first (`after` does not go with it). No dimension gives one row for all calls,
+        or none where there are no calls.
+        """
+        if len(set(group_by)) != len(group_by):
+            raise ValueError("a dimension can be grouped by once")
+        if after and (largest_first or len(after) != len(group_by)):
+            raise ValueError("`after` has one value for each dimension and goes with their order")
+        statement, parameters = sql.spend(
+            span, filters, group_by, largest_first=largest_first, after=after, limit=limit
+        )
+        rows = self._engine.read(tenant, statement, parameters)
+        cut = len(group_by)
+        return [SpendRow(tuple(map(str, row[:cut])), *row[cut:]) for row in rows]
+
+    def total(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> SpendRow:
+        """What all calls of a span used and cost; zeros where there were none."""
+        rows = self.spend(tenant, span, (), filters)
+        return rows[0] if rows else SpendRow((), 0, 0, 0, 0, 0.0, 0, 0, 0, 0, 0, 0)
+
+    def tokens(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> dict[str, int]:
+        """Tokens by bucket, those above 0. Buckets this version has no name for count as `other`."""
+        _not_by_user(filters)
+        columns = (*TOKEN_COLUMNS, OTHER_TOKENS)
+        conditions = sql.rolled_up(span, filters)
+        statement = (
+            f"SELECT {', '.join(f'sum({name})' for name in columns)} FROM usage_hourly {conditions.where()}"
+        )
+        sums = self._engine.read(tenant, statement, conditions.parameters)[0]
+        return {name.removeprefix("tokens_"): n for name, n in zip(columns, sums, strict=True) if n}
+
+    def qualities(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> list[QualityShare]:
+        """Calls by the quality of their usage, most first."""
+        rows = self._shares(tenant, span, filters, ("quality",), ("calls", "cost_nano_usd"))
+        return [QualityShare(*row) for row in rows]
+
+    def unpriced(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> list[UnpricedShare]:
+        """Calls without a price by model and reason, most first."""
+        keys = ("provider", "model", "unpriced_reason")
+        return [UnpricedShare(*row) for row in self._shares(tenant, span, filters, keys, ("unpriced_calls",))]
+
+    def errors(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> list[ErrorShare]:
+        """Failed calls by provider and error, most first."""
+        keys = ("provider", "error_type")
+        return [ErrorShare(*row) for row in self._shares(tenant, span, filters, keys, ("errors",))]
+
+    def observers(self, tenant: str) -> list[ObserverSeen]:
+        """Every observer that ever reported a call of the tenant, by node."""
+        rows = self._engine.read(
+            tenant,
+            "SELECT node, observer, sum(calls) AS n, toUnixTimestamp64Nano(max(last_call_at)) "
+            "FROM observers WHERE tenant_id = {tenant:String} GROUP BY node, observer "
+            "HAVING n != 0 ORDER BY node, observer",
+            {},
+        )
+        return [ObserverSeen(*row) for row in rows]
+
+    def facets(self, tenant: str, span: Span) -> Facets:
+        """The values to filter by."""
+        conditions = sql.rolled_up(span, EVERYTHING)
+        columns = ("team", "application", "provider", "model")
+        values = ", ".join(f"arraySort(groupUniqArray({_MOST_FACETS})({name}))" for name in columns)
+        rows = self._engine.read(
+            tenant, f"SELECT {values} FROM usage_hourly {conditions.where()}", conditions.parameters
+        )
+        return Facets(*(tuple(column) for column in rows[0]))
+
+    def calls(
+        self,
+        tenant: str,
+        span: Span,
+        filters: Filters = EVERYTHING,
+        *,
+        before: CallCursor | None = None,
+        limit: int = 50,
+    ) -> CallPage:
+        """Calls that started within the span, latest first, from behind the cursor on."""
+        reach = 2 * (limit + 1)
+        while True:
+            conditions = sql.raw(span, filters)
+            if before is not None:
+                sql.before(conditions, before)
+            # Merging a whole month to show fifty calls would be slow: look how far down the key enough
+            # rows lie, merge only those, and look further where too many of them took each other back.
+            bottom = self._engine.read(tenant, *sql.depth(conditions, reach))
+            if bottom:
+                conditions.add(
+                    "started_at >= fromUnixTimestamp64Nano({floor_ns:Int64}, 'UTC')", floor_ns=bottom[0][0]
+                )
+            rows = self._engine.read(tenant, *sql.latest(conditions, limit + 1))
+            if not bottom or len(rows) > limit:
+                break
+            reach *= 4
+        more = CallCursor(*rows[limit - 1][-2:]) if len(rows) > limit else None
+        return CallPage(tuple(_stored(row) for row in rows[:limit]), more)
+
+    def call(self, tenant: str, call_id: str) -> StoredCall | None:
+        """One call by its id; None where the tenant has none."""
+        rows = self._engine.read(
+            tenant,
+            f"SELECT {sql.STORED_CALL} FROM calls FINAL "
+            "WHERE tenant_id = {tenant:String} AND id = {id:String} LIMIT 1",
+            {"id": call_id},
+        )
+        return _stored(rows[0]) if rows else None
+
+    def sizes(self) -> list[TableSize]:
+        """Rows and bytes of each table."""
+        tables = ", ".join(quoted(table) for table in TENANT_TABLES)
+        rows = self._engine.read_meta(
+            "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts "
+            f"WHERE active AND database = currentDatabase() AND table IN ({tables}) "
+            "GROUP BY table ORDER BY table"
+        )
+        return [TableSize(*row) for row in rows]
+
+    def _shares(
+        self, tenant: str, span: Span, filters: Filters, keys: tuple[str, ...], measures: tuple[str, ...]
+    ) -> Sequence[tuple[Any, ...]]:
+        """Sums of `measures` by `keys`, the largest of the first measure first, without its zeros."""
+        _not_by_user(filters)
+        conditions = sql.rolled_up(span, filters)
+        sums = ", ".join(f"sum({name}) AS s_{name}" for name in measures)
+        columns = ", ".join(keys)
+        return self._engine.read(
+            tenant,
+            f"SELECT {columns}, {sums} FROM usage_hourly {conditions.where()} GROUP BY {columns} "
+            f"HAVING s_{measures[0]} != 0 ORDER BY s_{measures[0]} DESC, {columns} LIMIT 1000",
+            conditions.parameters,
+        )
+
+    def _migrate(self) -> None:
+        self._engine.command(VERSIONS_TABLE)
+        done = {row[0] for row in self._engine.read_meta("SELECT version FROM schema_versions")}
+        newest = MIGRATIONS[-1].version
+        if done and max(done) > newest:
+            raise WarehouseTooNew(
+                f"the warehouse has schema {max(done)}, this ModelMeter knows {newest}",
+                "install the version that wrote it, or a newer one",
+            )
+        for migration in MIGRATIONS:
+            if migration.version in done:
+                continue
+            # Every statement can be repeated, so a step cut off by a crash is simply run again.
+            for statement in migration.statements:
+                self._engine.command(statement)
+            self._engine.command(f"INSERT INTO schema_versions VALUES ({migration.version}, now())")
+
+
+def _not_by_user(filters: Filters) -> None:
+    if filters.user is not None:
+        raise ValueError("buckets and data quality are not kept by user; `spend` knows a user's totals")
+
+
+def _stored(row: tuple[Any, ...]) -> StoredCall:
+    message, cost, reason, card = row[:4]
+    return StoredCall(Call.FromString(message), cost, reason, card)

@@ -1,0 +1,155 @@
+"""The statements of the warehouse's questions. Values are always bound, never written into the text.
+
+Dimensions and measures come from closed tables here, so nothing that a caller says becomes SQL.
+"""
+
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mmpipeline.store.schema import TOKEN_TOTALS, summed
+from mmpipeline.store.warehouse_shapes import CallCursor, Dimension, Filters, Span
+
+# Only the callers' roll-up has these; the other one is far shorter and answers everything else.
+_CALLERS_ONLY: Final = frozenset({"user", "node", "process"})
+
+_TIME_GROUPS: Final = {
+    "hour": "formatDateTime(hour, '%Y-%m-%dT%H:00:00Z')",
+    "day": "toString(toDate(hour))",
+    "month": "formatDateTime(hour, '%Y-%m')",
+}
+
+_MEASURES: Final = (
+    "calls",
+    "unpriced_calls",
+    "errors",
+    "cost_nano_usd",
+    "duration_s",
+    "timed_calls",
+)
+
+
+@dataclass(slots=True)
+class Conditions:
+    """A WHERE clause under construction with the values it binds."""
+
+    clauses: list[str] = field(default_factory=lambda: ["tenant_id = {tenant:String}"])
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, clause: str, **parameters: Any) -> None:
+        self.clauses.append(clause)
+        self.parameters.update(parameters)
+
+    def where(self) -> str:
+        return "WHERE " + " AND ".join(self.clauses)
+
+
+def rolled_up(span: Span, filters: Filters) -> Conditions:
+    """Conditions on a roll-up. Bounds beyond the 32-bit seconds of an hour are cut to them."""
+    conditions = Conditions()
+    conditions.add(
+        "hour >= toDateTime({from_s:UInt32}, 'UTC') AND hour < toDateTime({to_s:UInt32}, 'UTC')",
+        from_s=_seconds(span.from_unix_ns),
+        to_s=_seconds(span.to_unix_ns),
+    )
+    _filter(conditions, filters)
+    return conditions
+
+
+def raw(span: Span, filters: Filters) -> Conditions:
+    """Conditions on the raw table."""
+    conditions = Conditions()
+    conditions.add(
+        "started_at >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') "
+        "AND started_at < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')",
+        from_ns=max(span.from_unix_ns, 0),
+        to_ns=max(span.to_unix_ns, 0),
+    )
+    _filter(conditions, filters)
+    return conditions
+
+
+def spend_table(dimensions: Sequence[Dimension], filters: Filters) -> str:
+    """The shortest roll-up that can answer."""
+    needs_callers = _CALLERS_ONLY.intersection(dimensions) or filters.user is not None
+    return "callers_hourly" if needs_callers else "usage_hourly"
+
+
+def spend(
+    span: Span,
+    filters: Filters,
+    group_by: Sequence[Dimension],
+    *,
+    largest_first: bool,
+    after: Sequence[str],
+    limit: int,
+) -> tuple[str, dict[str, Any]]:
+    """Spend by group: largest first, or in the order of the groups from behind `after` on."""
+    conditions = rolled_up(span, filters)
+    table = spend_table(group_by, filters)
+    keys = [f"{_TIME_GROUPS.get(name, name)} AS g{index}" for index, name in enumerate(group_by)]
+    names = [f"g{index}" for index in range(len(group_by))]
+    # Summed under other names: an alias equal to a column would be taken for it inside the next sum.
+    sums = [f"sum({name}) AS s_{name}" for name in _MEASURES]
+    if table == "usage_hourly":
+        sums += [f"sum({summed(buckets)}) AS s_{name}" for name, buckets in TOKEN_TOTALS.items()]
+    else:
+        sums += [f"sum({name}) AS s_{name}" for name in TOKEN_TOTALS]
+    having = "s_calls != 0"
+    parameters = dict(conditions.parameters)
+    if after:
+        row = ", ".join(f"{{after{index}:String}}" for index in range(len(after)))
+        having += f" AND ({', '.join(f'toString({name})' for name in names)}) > ({row})"
+        parameters |= {f"after{index}": value for index, value in enumerate(after)}
+    order = ["s_cost_nano_usd DESC", "s_calls DESC", *names] if largest_first else names
+    sql = (
+        f"SELECT {', '.join(keys + sums)} FROM {table} {conditions.where()}"
+        + (f" GROUP BY {', '.join(names)}" if names else "")
+        + f" HAVING {having}"
+        + (f" ORDER BY {', '.join(order)}" if names else "")
+        + " LIMIT {limit:UInt32}"
+    )
+    return sql, parameters | {"limit": limit}
+
+
+STORED_CALL: Final = "message, cost_nano_usd, unpriced_reason, rate_card"
+
+
+def depth(conditions: Conditions, rows: int) -> tuple[str, dict[str, Any]]:
+    """Start of the call `rows` rows down the raw table: read backwards along its key, without merging."""
+    sql = (
+        f"SELECT toUnixTimestamp64Nano(started_at) FROM calls {conditions.where()} "
+        "ORDER BY started_at DESC, id DESC LIMIT 1 OFFSET {rows:UInt32}"
+    )
+    return sql, {**conditions.parameters, "rows": rows}
+
+
+def latest(conditions: Conditions, limit: int) -> tuple[str, dict[str, Any]]:
+    """Calls that stand, merged (FINAL), latest first; `conditions` should reach no deeper than needed."""
+    sql = (
+        f"SELECT {STORED_CALL}, toUnixTimestamp64Nano(started_at), id FROM calls FINAL {conditions.where()} "
+        "ORDER BY started_at DESC, id DESC LIMIT {limit:UInt32}"
+    )
+    return sql, {**conditions.parameters, "limit": limit}
+
+
+def before(conditions: Conditions, cursor: CallCursor) -> None:
+    """Leave only what stands behind `cursor` in the order latest first."""
+    conditions.add(
+        "(started_at, id) < (fromUnixTimestamp64Nano({at_ns:Int64}, 'UTC'), {at_id:String})",
+        at_ns=cursor.started_at_unix_ns,
+        at_id=cursor.id,
+    )
+
+
+def _filter(conditions: Conditions, filters: Filters) -> None:
+    for column, value in filters.chosen().items():
+        conditions.add(f"{column} = {{f_{column}:String}}", **{f"f_{column}": value})
+
+
+def _seconds(unix_ns: int) -> int:
+    return min(max(unix_ns // 1_000_000_000, 0), 2**32 - 1)

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmpipeline.store.warehouse import Warehouse
+from mmpipeline.store.warehouse_errors import WarehouseFailed, WarehouseLocked, WarehouseTooNew
+from mmpipeline.store.warehouse_shapes import Filters, Span
+from mmproto import usage
+from mmproto.v1.call_pb2 import Observer
+from mmproto.v1.usage_pb2 import Quality
+from tests.pipeline.warehouse.ledger import HOUR_NS, MONDAY_NS, histories, rated, spend_by, standing
+
+WEEK = Span(MONDAY_NS, MONDAY_NS + 7 * 24 * HOUR_NS)
+TABLES = ("calls", "usage_hourly", "callers_hourly", "observers")
+_tenants = itertools.count()
+
+
+def everything(warehouse: Warehouse, tenant: str = "default") -> tuple[object, ...]:
+    """All that the warehouse says about a tenant: raw calls and each roll-up."""
+    return (
+        warehouse.calls(tenant, WEEK, limit=1000),
+        warehouse.spend(tenant, WEEK, ("hour", "team", "application", "provider", "model")),
+        warehouse.spend(tenant, WEEK, ("hour", "user", "node", "process")),
+        warehouse.qualities(tenant, WEEK),
+        warehouse.observers(tenant),
+    )
+
+
+def test_a_batch_sent_again_changes_nothing_anywhere(warehouse: Warehouse) -> None:
+    batch = [rated(f"c{n}", at_ns=MONDAY_NS + n * HOUR_NS, team=f"t{n % 3}") for n in range(50)]
+    warehouse.insert(batch, "batch-1")
+    before = everything(warehouse)
+    warehouse.insert(batch, "batch-1")
+    assert everything(warehouse) == before
+    assert warehouse.total("default", WEEK).calls == 50
+
+
+def test_equal_rows_under_another_token_are_other_rows(warehouse: Warehouse) -> None:
+    """The token, not the content, says what a batch is: it is the outbox that never repeats itself."""
+    warehouse.insert([rated("a")], "batch-1")
+    warehouse.insert([rated("b")], "batch-2")
+    assert warehouse.total("default", WEEK).calls == 2
+
+
+def test_a_batch_is_recognised_after_a_restart(tmp_path: Path) -> None:
+    batch = [rated(f"c{n}") for n in range(5)]
+    with Warehouse.open(tmp_path / "w") as first:
+        first.insert(batch, "batch-1")
+        before = everything(first)
+    with Warehouse.open(tmp_path / "w") as second:
+        second.insert(batch, "batch-1")
+        assert everything(second) == before
+
+
+@pytest.mark.parametrize("missed", ["usage_hourly", "callers_hourly", "observers"])
+def test_a_crash_between_raw_table_and_roll_up_is_repaired_by_sending_again(
+    warehouse: Warehouse, missed: str
+) -> None:
+    batch = [rated(f"c{n}") for n in range(5)]
+    warehouse.insert([rated("earlier", team="other")], "batch-0")
+    # What a kill leaves behind in the worst case: the batch in the raw table, not yet in one roll-up.
+    engine = warehouse._engine
+    engine.command(f"DETACH TABLE {missed}_view")
+    warehouse.insert(batch, "batch-1")
+    engine.command(f"ATTACH TABLE {missed}_view")
+    warehouse.insert(batch, "batch-1")
+    assert warehouse.total("default", WEEK).calls == 6
+    assert sum(row.calls for row in warehouse.spend("default", WEEK, ("user",))) == 6
+    assert sum(seen.calls for seen in warehouse.observers("default")) == 6
+    assert len(warehouse.calls("default", WEEK).calls) == 6
+
+
+def test_a_reversal_takes_a_call_back_from_every_sum(warehouse: Warehouse) -> None:
+    old = rated("seen twice", team="", user="")
+    new = rated("seen twice", observer=Observer.OBSERVER_ROUTER, cost_nano_usd=2_000_000)
+    warehouse.insert([old], "1")
+    warehouse.insert([old.reversed(), new], "2")
+    total = warehouse.total("default", WEEK)
+    assert (total.calls, total.priced_nano_usd, total.input_tokens) == (1, 2_000_000, 100)
+    assert [row.group for row in warehouse.spend("default", WEEK, ("team",))] == [("search",)]
+    assert [row.group for row in warehouse.spend("default", WEEK, ("user",))] == [("ada",)]
+    page = warehouse.calls("default", WEEK)
+    assert [stored.call for stored in page.calls] == [new.call]
+    assert warehouse.call("default", old.call.id) == page.calls[0]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_roll_ups_equal_the_calls_that_stand(warehouse: Warehouse, data: st.DataObject) -> None:
+    tenant = f"tenant-{next(_tenants)}"
+    rows = data.draw(histories(tenant))
+    cuts = data.draw(st.sets(st.integers(0, len(rows)), max_size=3)) | {0, len(rows)}
+    for start, end in itertools.pairwise(sorted(cuts)):
+        for _ in range(data.draw(st.integers(1, 2))):
+            warehouse.insert(rows[start:end], f"{tenant}-{start}")
+
+    left = standing(rows)
+    page = warehouse.calls(tenant, WEEK, limit=1000)
+    latest_first = sorted(left, key=lambda row: (row.call.started_at_unix_ns, row.call.id), reverse=True)
+    assert [(s.call, s.cost_nano_usd) for s in page.calls] == [
+        (row.call, row.cost_nano_usd) for row in latest_first
+    ]
+
+    total = warehouse.total(tenant, WEEK)
+    assert total.calls == len(left)
+    assert total.unpriced_calls == sum(row.cost_nano_usd is None for row in left)
+    assert total.errors == sum(bool(row.call.error_type) for row in left)
+    assert total.duration_s == sum(row.call.duration_s for row in left)
+    assert total.timed_calls == sum(row.call.HasField("duration_s") for row in left)
+    assert total.input_tokens == sum(usage.input_tokens(row.call.usage.tokens) or 0 for row in left)
+    assert total.output_tokens == sum(usage.output_tokens(row.call.usage.tokens) or 0 for row in left)
+
+    buckets: dict[str, int] = {}
+    for row in left:
+        for bucket, count in row.call.usage.tokens.items():
+            name = bucket if bucket in usage.TOKEN_BUCKETS else "other"
+            buckets[name] = buckets.get(name, 0) + count
+    assert warehouse.tokens(tenant, WEEK) == {name: n for name, n in buckets.items() if n}
+
+    for dimensions in (("team", "application"), ("user", "team"), ("node",)):
+        spent = {row.group: row.priced_nano_usd for row in warehouse.spend(tenant, WEEK, dimensions)}
+        assert spent == spend_by(rows, *dimensions)
+    assert sum(share.calls for share in warehouse.qualities(tenant, WEEK)) == len(left)
+    assert sum(share.calls for share in warehouse.unpriced(tenant, WEEK)) == total.unpriced_calls
+    assert sum(share.calls for share in warehouse.errors(tenant, WEEK)) == total.errors
+
+
+def test_tenants_see_only_their_own(warehouse: Warehouse) -> None:
+    hostile = "a' OR '1'='1"
+    for tenant in ("one", "two", hostile):
+        warehouse.insert([rated(f"{n}", tenant=tenant, team=tenant) for n in range(3)], tenant)
+    for tenant in ("one", "two", hostile):
+        assert warehouse.total(tenant, WEEK).calls == 3
+        assert [row.group for row in warehouse.spend(tenant, WEEK, ("team",))] == [(tenant,)]
+        assert {s.call.tenant for s in warehouse.calls(tenant, WEEK).calls} == {tenant}
+        assert warehouse.facets(tenant, WEEK).teams == (tenant,)
+        assert sum(seen.calls for seen in warehouse.observers(tenant)) == 3
+    assert warehouse.call("one", rated("0", tenant="two").call.id) is None
+    assert warehouse.total("nobody", WEEK).calls == 0
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_wall_stands_where_a_statement_forgets_its_tenant(warehouse: Warehouse, table: str) -> None:
+    warehouse.insert([rated("x", tenant="one")], "1")
+    warehouse.insert([rated("x", tenant="two")], "2")
+    rows = warehouse._engine.read("one", f"SELECT DISTINCT tenant_id FROM {table}", {})  # noqa: S608
+    assert list(rows) == [("one",)]
+
+
+def test_a_group_without_any_price_costs_none_not_nothing(warehouse: Warehouse) -> None:
+    warehouse.insert(
+        [
+            rated("priced", model="gpt-4o"),
+            rated("not priced", model="gpt-4o", cost_nano_usd=None, unpriced_reason="no_usage"),
+            rated("unknown", model="new-model", cost_nano_usd=None),
+            rated("free", model="free-model", cost_nano_usd=0),
+        ],
+        "1",
+    )
+    costs = {row.group[0]: row.cost_nano_usd for row in warehouse.spend("default", WEEK, ("model",))}
+    assert costs == {"gpt-4o": 1_250_000, "new-model": None, "free-model": 0}
+    reasons = {(share.model, share.reason) for share in warehouse.unpriced("default", WEEK)}
+    assert reasons == {("gpt-4o", "no_usage"), ("new-model", "unknown_model")}
+
+
+def test_pages_of_calls_join_without_gap_or_repeat(warehouse: Warehouse) -> None:
+    rows = [rated(f"c{n}", at_ns=MONDAY_NS + (n // 4) * 1_000) for n in range(103)]
+    # Many pairs that took each other back lie between those that stand.
+    gone = [rated(f"gone{n}", at_ns=MONDAY_NS + 20_000) for n in range(60)]
+    warehouse.insert([*rows, *gone], "1")
+    warehouse.insert([row.reversed() for row in gone], "2")
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = warehouse.calls("default", WEEK, before=cursor, limit=10)
+        seen += [stored.call.id for stored in page.calls]
+        cursor = page.next
+        if cursor is None:
+            break
+    expected = sorted(rows, key=lambda row: (row.call.started_at_unix_ns, row.call.id), reverse=True)
+    assert seen == [row.call.id for row in expected]
+
+
+def test_groups_continue_behind_a_given_one(warehouse: Warehouse) -> None:
+    warehouse.insert([rated(f"{n}", team=f"team {n % 5}", model=f"m{n % 2}") for n in range(20)], "1")
+    whole = [row.group for row in warehouse.spend("default", WEEK, ("team", "model"))]
+    first = [row.group for row in warehouse.spend("default", WEEK, ("team", "model"), limit=4)]
+    rest = [row.group for row in warehouse.spend("default", WEEK, ("team", "model"), after=first[-1])]
+    assert first + rest == whole
+
+
+def test_filters_narrow_every_question(warehouse: Warehouse) -> None:
+    warehouse.insert(
+        [
+            rated("a", team="", model="o3", error_type="timeout"),
+            rated("b", provider="anthropic", model="claude", user="eve", quality=Quality.QUALITY_PARTIAL),
+        ],
+        "1",
+    )
+    assert warehouse.total("default", WEEK, Filters(team="")).calls == 1
+    assert warehouse.total("default", WEEK, Filters(user="eve", provider="anthropic")).calls == 1
+    assert warehouse.total("default", WEEK, Filters(user="eve", provider="openai")).calls == 0
+    assert [e.error_type for e in warehouse.errors("default", WEEK, Filters(model="o3"))] == ["timeout"]
+    assert [q.quality for q in warehouse.qualities("default", WEEK, Filters(model="claude"))] == ["PARTIAL"]
+    assert len(warehouse.calls("default", WEEK, Filters(application="nothing")).calls) == 0
+
+
+def test_times_no_calendar_of_ours_holds_are_kept_not_lost(warehouse: Warehouse) -> None:
+    moments = (0, -1, 2**63 - 1, MONDAY_NS)
+    warehouse.insert([rated(f"at {at}", at_ns=at) for at in moments], "1")
+    always = Span(0, (2**32 // 3600 + 1) * HOUR_NS)
+    assert warehouse.total("default", always).calls == len(moments)
+    assert {s.call.started_at_unix_ns for s in warehouse.calls("default", always).calls} == set(moments)
+
+
+def test_spans_are_whole_hours() -> None:
+    with pytest.raises(ValueError, match="whole hours"):
+        Span(1, HOUR_NS)
+    with pytest.raises(ValueError, match="ends after"):
+        Span(HOUR_NS, HOUR_NS)
+
+
+def test_a_second_process_is_told_that_the_folder_is_taken(tmp_path: Path) -> None:
+    with Warehouse.open(tmp_path / "w"):
+        with pytest.raises(WarehouseLocked, match="another process"):
+            Warehouse.open(tmp_path / "w")
+        program = (
+            "import sys; from pathlib import Path\n"
+            "from mmpipeline.store.warehouse import Warehouse\n"
+            "from mmpipeline.store.warehouse_errors import WarehouseLocked\n"
+            "try: Warehouse.open(Path(sys.argv[1]))\n"
+            "except WarehouseLocked as error: print(error.hint)\n"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "w")], capture_output=True, text=True, check=True
+        )
+    assert "choose another state folder" in other.stdout
+    assert not other.stderr
+
+
+def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    with Warehouse.open(tmp_path / "w") as warehouse:
+        warehouse._engine.command("INSERT INTO schema_versions VALUES (999, now())")
+    with pytest.raises(WarehouseTooNew, match="999"):
+        Warehouse.open(tmp_path / "w")
+
+
+def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WarehouseFailed, match="file"):
+        Warehouse.open(tmp_path / "file")

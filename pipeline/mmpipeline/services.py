@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmpipeline.budgets.service import BudgetService
     from mmpipeline.ingest.service import IngestService
+    from mmpipeline.ingest.writer import WarehouseWriter
     from mmpipeline.rating.service import RatingService
     from mmpipeline.store.control import ControlStore
     from mmpipeline.store.warehouse import Warehouse
@@ -25,13 +26,15 @@ Clock = Callable[[], int]
 class Services:
     """The parts of a running pipeline.
 
-    budgets:  `list(tenant=None) -> list[BudgetStatus]`, `get(name, tenant)`, `set(...)`, `delete(...)`,
-              `alerts(limit) -> list[AlertRow]` (see budgets/model.py for the shapes).
-    rating:   `price(...)` of one usage, `cards(provider, model, at)` for the prices page, and
-              `catalogue_version`.
-    ingest:   `ingest(batch) -> IngestResult` and `statistics() -> IngestStatistics` (accepted,
-              duplicates, rejected by reason, outbox rows and lag, unpriced calls by reason and model).
-    control:  the SQLite store behind them; only its own module speaks SQL.
+    budgets:  `list(tenant=None) -> list[BudgetStatus]`, `get(name, tenant)`, `set(name, ...)`,
+              `delete(name, tenant)`, `alerts(limit) -> Sequence[AlertRow]`; shapes in budgets/model.py and
+              store/control_budgets.py. `mmpipeline.status.budget_form` is a budget's JSON form.
+    rating:   `explain(provider, model, tier, at, usage) -> Charge`, `cards(provider, model)` for the
+              prices page, `version`.
+    ingest:   `submit(body) -> Future[IngestResult]`, `statistics() -> IngestStatistics` (counters by
+              name, outbox rows and age, ledger totals, what has no price).
+    writer:   carries rows to the warehouse; `last_error` is "" while it can.
+    control:  the SQLite store behind them; only store/control*.py speaks SQL to it.
     """
 
     warehouse: Warehouse
@@ -39,5 +42,6 @@ class Services:
     budgets: BudgetService
     rating: RatingService
     ingest: IngestService
+    writer: WarehouseWriter
     clock: Clock
     ingest_token: str

@@ -16,6 +16,8 @@ applies. Like every card, an override is known by its content; to change a price
 later `effective_from` and leave the old one standing, so that old charges can still be explained.
 """
 
+# `setting` makes a new field at each call, as dataclasses.field does.
+
 from __future__ import annotations
 
 import math

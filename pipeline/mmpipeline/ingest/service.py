@@ -1,0 +1,159 @@
+"""Takes posted batches: every call is charged once, whatever is resent, in whatever order and pieces.
+
+One thread owns the work. It takes all the posts that wait, and makes one transaction of them: ledger rows,
+budget counters, thresholds crossed, outbox and counters together. A post is answered when its transaction
+is on disk, so that a sender may forget what was answered, and a kill at any moment loses nothing and
+doubles nothing. Concurrent posts share a transaction and thereby an fsync.
+
+Errors of `submit`: `Overloaded` (too much is waiting), and through the future `Undecodable` (the body is
+not an IngestBatch) and `StoreBusy` (the store cannot write now; the sender tries again).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from mmpipeline.ingest.ledgering import Ledgering
+from mmpipeline.ingest.results import IngestResult
+from mmpipeline.rating.service import RatingService
+from mmpipeline.store import control_ledger as ledger
+from mmpipeline.store.control import ControlStore
+from mmproto.v1.ingest_pb2 import IngestBatch
+
+_log = logging.getLogger(__name__)
+
+# What one transaction takes at most: enough to share an fsync, little enough to answer soon.
+_GROUP_BYTES = 8 * 1024 * 1024
+
+
+class Undecodable(Exception):
+    """The body is not an IngestBatch."""
+
+
+class Overloaded(Exception):
+    """Too much is waiting already; the sender should come back in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStatistics:
+    """What ingest did since the store exists, and what is on its way to the warehouse."""
+
+    counters: dict[str, int]
+    outbox: ledger.OutboxState
+    totals: ledger.LedgerTotals
+    unpriced: list[ledger.Unpriced]
+
+
+@dataclass(slots=True)
+class _Post:
+    body: bytes
+    future: Future[IngestResult]
+
+
+class IngestService:
+    """`start` before `submit`, `stop` at the end: what was submitted is finished first."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        rating: RatingService,
+        clock: Callable[[], int],
+        max_waiting_bytes: int = 64 * 1024 * 1024,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ledgering = Ledgering(store, rating)
+        self._max_waiting = max_waiting_bytes
+        self._on_commit = on_commit
+        self._waiting: deque[_Post] = deque()
+        self._waiting_bytes = 0
+        self._stopping = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what waits and end."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def submit(self, body: bytes) -> Future[IngestResult]:
+        """Take a serialized IngestBatch; the future is done when it is on disk. Raises Overloaded."""
+        post = _Post(body, Future())
+        with self._wake:
+            if self._stopping or self._waiting_bytes + len(body) > self._max_waiting:
+                raise Overloaded(f"{self._waiting_bytes} bytes are waiting")
+            self._waiting.append(post)
+            self._waiting_bytes += len(body)
+            self._wake.notify()
+        return post.future
+
+    def ingest(self, batch: IngestBatch, timeout_s: float | None = 60.0) -> IngestResult:
+        """Take a batch and wait for it."""
+        return self.submit(batch.SerializeToString()).result(timeout_s)
+
+    def statistics(self, unpriced_limit: int = 20) -> IngestStatistics:
+        """Counters, lag, ledger totals, and what has no price."""
+        store = self._store
+        return IngestStatistics(
+            ledger.counters(store),
+            ledger.outbox_state(store),
+            ledger.totals(store),
+            ledger.unpriced(store, unpriced_limit),
+        )
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopping:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                group = self._take_group()
+            self._work(group)
+
+    def _take_group(self) -> list[_Post]:
+        group = [self._waiting.popleft()]
+        size = len(group[0].body)
+        while self._waiting and size + len(self._waiting[0].body) <= _GROUP_BYTES:
+            size += len(self._waiting[0].body)
+            group.append(self._waiting.popleft())
+        self._waiting_bytes -= size
+        return group
+
+    def _work(self, group: list[_Post]) -> None:
+        posts: list[tuple[_Post, IngestBatch]] = []
+        undecodable = 0
+        for post in group:
+            try:
+                posts.append((post, IngestBatch.FromString(post.body)))
+            except DecodeError:
+                undecodable += 1
+                post.future.set_exception(Undecodable("the body is not a modelmeter.v1.IngestBatch"))
+        results = [IngestResult() for _ in posts]
+        batches = [(batch, result) for (_, batch), result in zip(posts, results, strict=True)]
+        try:
+            self._ledgering.write(batches, self._clock(), undecodable)
+        except Exception as error:  # whatever it was, nothing was written and the senders still have it
+            _log.error("ingest of %d posts failed and will be resent: %s", len(posts), error)
+            for post, _ in posts:
+                post.future.set_exception(error)
+            return
+        for (post, _), result in zip(posts, results, strict=True):
+            with suppress(Exception):  # a client that went away has cancelled its future
+                post.future.set_result(result)
+        self._on_commit()

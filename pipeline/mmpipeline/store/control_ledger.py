@@ -1,0 +1,220 @@
+"""The ledger, the outbox and the counters: what one ingest transaction writes.
+
+Functions take the connection of a running `ControlStore.write()`; those that read take the store.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mmpipeline.store.control import ControlStore
+
+# Ids per lookup: a fixed number, so that SQLite keeps one prepared statement.
+_CHUNK = 256
+_MARKS = ",".join("?" * _CHUNK)
+_KNOWN = f"SELECT id, observer, quality FROM ledger WHERE live = 1 AND id IN ({_MARKS})"  # noqa: S608
+
+
+class LedgerRow(NamedTuple):
+    """One row of the ledger, in the order of its columns (without `seq`)."""
+
+    id: bytes
+    live: int
+    sign: int
+    observer: int
+    quality: int
+    started_at_unix_ns: int
+    cost_nano_usd: int | None
+    unpriced_reason: str
+    rate_card: str
+    tenant: str
+    team: str
+    application: str
+    user: str
+    request_model: str
+    response_model: str
+    virtual_key_id: str
+    call: bytes
+
+
+_COLUMNS = ", ".join(LedgerRow._fields)
+_INSERT = f"INSERT INTO ledger ({_COLUMNS}) VALUES ({','.join('?' * len(LedgerRow._fields))})"  # noqa: S608
+
+
+def known(connection: sqlite3.Connection, ids: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Which of `ids` are charged already: observer and usage quality of the row that holds."""
+    found: dict[bytes, tuple[int, int]] = {}
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        padded = (*chunk, *(None,) * (_CHUNK - len(chunk)))
+        for call_id, observer, quality in connection.execute(_KNOWN, padded):
+            found[call_id] = (observer, quality)
+    return found
+
+
+def take_out(connection: sqlite3.Connection, call_id: bytes) -> LedgerRow:
+    """The live row of a call, which is live no longer; the caller appends the row that takes it back."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM ledger WHERE live = 1 AND id = ?",  # noqa: S608
+        (call_id,),
+    ).fetchone()
+    connection.execute("UPDATE ledger SET live = 0 WHERE live = 1 AND id = ?", (call_id,))
+    return LedgerRow(*row)
+
+
+def append(connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
+    """Append rows (LedgerRow, or tuples of its shape)."""
+    connection.executemany(_INSERT, rows)
+
+
+def queue(connection: sqlite3.Connection, rows: int, payload: bytes, at_unix_ns: int) -> None:
+    """Put rows on their way to the warehouse."""
+    connection.execute(
+        "INSERT INTO outbox (rows, queued_at_unix_ns, payload) VALUES (?, ?, ?)", (rows, at_unix_ns, payload)
+    )
+
+
+class DecisionRow(NamedTuple):
+    """A routing decision, in the order of its columns."""
+
+    id: str
+    decided_at_unix_ns: int
+    outcome: int
+    tenant: str
+    team: str
+    application: str
+    budget_id: str
+    reason: str
+    requested_model: str
+    decision: bytes
+
+
+def decide(connection: sqlite3.Connection, decisions: Iterable[DecisionRow]) -> None:
+    """Record what the router decided; a decision that is on record already is left as it is."""
+    connection.executemany("INSERT OR IGNORE INTO routing_decisions VALUES (?,?,?,?,?,?,?,?,?,?)", decisions)
+
+
+def count(connection: sqlite3.Connection, counts: Mapping[str, int]) -> None:
+    """Add to the counters."""
+    connection.executemany(
+        "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+        counts.items(),
+    )
+
+
+def count_unpriced(
+    connection: sqlite3.Connection, counts: Mapping[tuple[str, str, str], int], at_unix_ns: int
+) -> list[tuple[str, str, str]]:
+    """Add to the calls without a price by (provider, model, reason); returns those seen first now."""
+    new = []
+    for key, calls in counts.items():
+        known_already = connection.execute(
+            "SELECT 1 FROM unpriced WHERE provider = ? AND model = ? AND reason = ?", key
+        ).fetchone()
+        if known_already is None and calls > 0:
+            new.append(key)
+        connection.execute(
+            "INSERT INTO unpriced VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "calls = calls + excluded.calls, last_at_unix_ns = excluded.last_at_unix_ns",
+            (*key, calls, at_unix_ns),
+        )
+    return new
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A sealed batch of the outbox: always the same payloads under the same number."""
+
+    number: int
+    rows: int
+    payloads: tuple[bytes, ...]
+
+
+def seal(store: ControlStore, max_rows: int) -> Batch | None:
+    """The oldest sealed batch, or a new one of the oldest rows; None where the outbox is empty."""
+    sealed = store.read("SELECT min(batch) FROM outbox WHERE batch IS NOT NULL")[0][0]
+    if sealed is None:
+        waiting = store.read(
+            "SELECT seq, rows FROM outbox WHERE batch IS NULL ORDER BY seq LIMIT ?", (max_rows,)
+        )
+        if not waiting:
+            return None
+        last, total = waiting[0]
+        for seq, rows in waiting[1:]:
+            if total + rows > max_rows:
+                break
+            last, total = seq, total + rows
+        with store.write() as connection:
+            previous = connection.execute("SELECT value FROM meta WHERE key = 'last_batch'").fetchone()
+            sealed = int(previous[0]) + 1 if previous else 1
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_batch', ?)", (str(sealed),))
+            connection.execute("UPDATE outbox SET batch = ? WHERE batch IS NULL AND seq <= ?", (sealed, last))
+    content = store.read("SELECT rows, payload FROM outbox WHERE batch = ? ORDER BY seq", (sealed,))
+    return Batch(sealed, sum(rows for rows, _ in content), tuple(payload for _, payload in content))
+
+
+def delivered(store: ControlStore, batch: Batch) -> None:
+    """Forget a batch that the warehouse has."""
+    with store.write() as connection:
+        connection.execute("DELETE FROM outbox WHERE batch = ?", (batch.number,))
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """What is on its way to the warehouse, and since when the oldest of it waits."""
+
+    rows: int
+    oldest_unix_ns: int | None
+
+
+def outbox_state(store: ControlStore) -> OutboxState:
+    """How far the warehouse is behind the ledger."""
+    rows, oldest = store.read("SELECT coalesce(sum(rows), 0), min(queued_at_unix_ns) FROM outbox")[0]
+    return OutboxState(rows, oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTotals:
+    """Sums over the whole ledger: what every other view of the money must agree with."""
+
+    calls: int
+    cost_nano_usd: int
+    unpriced_calls: int
+
+
+def totals(store: ControlStore) -> LedgerTotals:
+    """The ledger's own sums."""
+    row = store.read(
+        "SELECT coalesce(sum(sign), 0), coalesce(sum(cost_nano_usd * sign), 0), "
+        "coalesce(sum(sign) FILTER (WHERE cost_nano_usd IS NULL), 0) FROM ledger"
+    )[0]
+    return LedgerTotals(*row)
+
+
+def counters(store: ControlStore) -> dict[str, int]:
+    """All counters by name."""
+    return dict(store.read("SELECT name, value FROM counters ORDER BY name"))
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """Calls without a price, by what has none."""
+
+    provider: str
+    model: str
+    reason: str
+    calls: int
+    last_at_unix_ns: int
+
+
+def unpriced(store: ControlStore, limit: int = 100) -> list[Unpriced]:
+    """What has no price, the most calls first."""
+    rows = store.read(
+        "SELECT provider, model, reason, calls, last_at_unix_ns FROM unpriced WHERE calls > 0 "
+        "ORDER BY calls DESC, provider, model, reason LIMIT ?",
+        (limit,),
+    )
+    return [Unpriced(*row) for row in rows]

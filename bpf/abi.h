@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 OR BSD-2-Clause */
+/*
+ * The one contract between the probes and userspace: what a record in the ring looks like, what the
+ * maps hold, which counter is which. sensor/mmsensor/capture/abi.py mirrors it, and a test holds every
+ * size, offset and constant of both against the BTF of the built object.
+ *
+ * All fields are naturally aligned and the structs have no implicit padding, so that the layout is the
+ * same for every compiler and for 64-bit x86 and arm alike.
+ */
+#ifndef MM_ABI_H
+#define MM_ABI_H
+
+#include <linux/types.h>
+
+#define MM_ABI_VERSION 1
+
+/* Payload sizes of records. Powers of two keep the waste of a record under one half of it, and TLS
+ * itself hands out at most 16 KiB at a time. */
+#define MM_CLASS_MIN 256
+#define MM_CLASS_MAX 16384
+
+/* A call longer than this is copied up to here, the rest is counted as MM_LOST_CALL_TOO_LONG and shows
+ * as a gap: 2^14 records of 16 KiB are 256 MiB where bpf_loop exists (Linux 5.17), else 16 MiB. */
+#define MM_CHUNKS_WITH_LOOP 16384
+#define MM_CHUNKS_WITHOUT_LOOP 1024
+
+#define MM_SNI_MAX 256
+
+enum mm_kind {
+	MM_DATA = 1, /* bytes of one call, or of a piece of it */
+	MM_SNI = 2, /* payload: the host name the client asked for */
+	MM_FREE = 3, /* SSL_free: read_offset and write_offset are final */
+	MM_EXIT = 4, /* the last thread of a process ended: no payload, no connection */
+};
+
+enum mm_direction {
+	MM_WRITE = 0, /* as the probed process did it */
+	MM_READ = 1,
+};
+
+/* Bits of mm_record.flags. */
+enum mm_flag {
+	MM_LATE = 1, /* the connection was not seen from SSL_new: earlier bytes may be missing */
+	MM_LAST = 2, /* the last piece of a call */
+};
+
+/* Header of every record in the `records` ring; the payload follows. 80 bytes. */
+struct mm_record {
+	__u64 at_ns; /* CLOCK_BOOTTIME */
+	__u64 started_ns; /* start of the process, CLOCK_BOOTTIME */
+	__u64 ssl; /* address of the SSL object, 0 for MM_EXIT */
+	__u64 generation; /* CLOCK_BOOTTIME at which this use of the SSL object began */
+	__u64 offset; /* of the payload's first byte in its direction */
+	__u64 call_size; /* bytes of the whole call that this record is a piece of */
+	__u64 read_offset; /* MM_FREE: bytes read over the life of the connection */
+	__u64 write_offset; /* MM_FREE: bytes written */
+	__u32 pid; /* thread group id, in the initial namespace */
+	__u32 size; /* bytes of payload that count; the record itself is a size class long */
+	__u8 kind; /* enum mm_kind */
+	__u8 direction; /* enum mm_direction */
+	__u8 flags; /* enum mm_flag, or-ed */
+	__u8 reserved[5];
+};
+
+/* Map `settings`, one element: knobs, set before anything is attached. */
+struct mm_settings {
+	__u64 wake_bytes; /* wake userspace when this much waits in the ring */
+	__u32 own_pid; /* never captured: the sensor's own TLS */
+	__u32 only_listed_pids; /* capture only what the `pids` map lists */
+};
+
+/* Key of map `connections`. */
+struct mm_connection_key {
+	__u64 ssl;
+	__u64 started_ns; /* a reused pid is another process */
+	__u32 pid;
+	__u32 reserved;
+};
+
+enum mm_state {
+	MM_UNDECIDED = 0,
+	MM_INTERESTING = 1,
+	MM_IGNORED = 2, /* userspace does not want it: neither copy nor wake-up from here on */
+	MM_ENDED = 3, /* freed, but the ring had no room to say so, or its position is unknown */
+};
+
+/* Value of map `connections`. */
+struct mm_connection {
+	__u64 generation;
+	__u64 read_offset; /* bytes the process has read, captured or lost */
+	__u64 write_offset;
+	__u32 state; /* enum mm_state */
+	__u32 flags; /* enum mm_flag; MM_LATE only */
+};
+
+/* Key of map `verdicts` (userspace to kernel); the value is an enum mm_state. It names the generation so
+ * that a verdict never hits the next connection in the same SSL object. */
+struct mm_verdict_key {
+	__u64 ssl;
+	__u64 generation;
+	__u32 pid;
+	__u32 reserved;
+};
+
+/* Indices of the per-CPU array `counters`. Events unless the name says bytes. */
+enum mm_counter {
+	MM_COUNT_RECORDS,
+	MM_COUNT_BYTES,
+	MM_COUNT_CALLS, /* calls that moved at least one byte */
+	MM_COUNT_IGNORED_CALLS, /* on connections with the verdict MM_IGNORED */
+	MM_LOST_RING_FULL, /* a record found no room */
+	MM_LOST_RING_FULL_BYTES,
+	MM_LOST_UNREADABLE, /* the buffer could not be read: paged out or unmapped */
+	MM_LOST_UNREADABLE_BYTES,
+	MM_LOST_CALL_TOO_LONG,
+	MM_LOST_CALL_TOO_LONG_BYTES,
+	MM_LOST_CONTROL, /* a MM_SNI, MM_FREE or MM_EXIT found no room; userspace finds out by looking */
+	MM_LOST_CALLS_FULL, /* more threads inside a call than the `calls` map holds */
+	MM_LOST_CONNECTIONS_FULL, /* more connections than the `connections` map holds */
+	MM_LOST_CONNECTIONS_FULL_BYTES,
+	MM_LOST_BAD_RETURN, /* a return value that contradicts the arguments */
+	MM_COUNT_NESTED, /* a call inside a call: belongs to the outer one */
+	MM_COUNT_STALE, /* a call whose return was never seen */
+	MM_COUNTERS,
+};
+
+#endif /* MM_ABI_H */

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 OR BSD-2-Clause */
+/*
+ * The few kernel types the probes look into, and the registers of a call. Declared here, with CO-RE
+ * relocations, instead of a generated vmlinux.h: the build needs no kernel, no bpftool and no kernel
+ * headers, and what we depend on can be read in one place.
+ */
+#ifndef MM_KERNEL_H
+#define MM_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+#define MM_CORE __attribute__((preserve_access_index))
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live; /* threads of the group that have not begun to exit */
+} MM_CORE;
+
+struct task_struct {
+	struct task_struct *group_leader;
+	struct signal_struct *signal;
+	__u64 start_boottime; /* so named since Linux 5.5 */
+} MM_CORE;
+
+/* bpf_loop is in the kernel since 5.17; the name of the enumerator tells us at load time. */
+enum bpf_func_id___mm {
+	BPF_FUNC_loop___mm = 181,
+};
+
+/*
+ * Registers at a function's entry and return. Own declarations, since <asm/ptrace.h> has other field
+ * names for userspace and needs the target's C library headers in a cross build.
+ */
+#if defined(__TARGET_ARCH_x86)
+
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
+	unsigned long ip, cs, flags, sp, ss;
+};
+
+#define MM_ARG1(ctx) ((ctx)->di)
+#define MM_ARG2(ctx) ((ctx)->si)
+#define MM_ARG3(ctx) ((ctx)->dx)
+#define MM_ARG4(ctx) ((ctx)->cx)
+#define MM_ARG5(ctx) ((ctx)->r8)
+#define MM_RESULT(ctx) ((ctx)->ax)
+#define MM_SP(ctx) ((ctx)->sp)
+/* `ret` pops the return address. */
+#define MM_SP_AT_ENTRY(ctx) ((ctx)->sp - sizeof(long))
+
+#elif defined(__TARGET_ARCH_arm64)
+
+struct user_pt_regs {
+	__u64 regs[31];
+	__u64 sp;
+	__u64 pc;
+	__u64 pstate;
+};
+#define pt_regs user_pt_regs
+
+#define MM_ARG1(ctx) ((ctx)->regs[0])
+#define MM_ARG2(ctx) ((ctx)->regs[1])
+#define MM_ARG3(ctx) ((ctx)->regs[2])
+#define MM_ARG4(ctx) ((ctx)->regs[3])
+#define MM_ARG5(ctx) ((ctx)->regs[4])
+#define MM_RESULT(ctx) ((ctx)->regs[0])
+#define MM_SP(ctx) ((ctx)->sp)
+#define MM_SP_AT_ENTRY(ctx) ((ctx)->sp)
+
+#else
+#error "define __TARGET_ARCH_x86 or __TARGET_ARCH_arm64"
+#endif
+
+#endif /* MM_KERNEL_H */

@@ -1,0 +1,171 @@
+"""libbpf, as much of it as is needed: open, size and load an object, find its parts, drain a ring.
+
+Only functions that libbpf 0.5 (Ubuntu 22.04) and 1.x both have, so that either soname will do. The
+rings are drained by libbpf and not by walking the mapped memory here, because it has the memory
+barriers that arm64 needs and Python cannot express.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmsensor.capture.errors import CaptureUnavailable
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+_pointer = ctypes.c_void_p
+_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    "libbpf_set_print": (_pointer, [_PRINT]),
+    "libbpf_get_error": (ctypes.c_long, [_pointer]),
+    "bpf_object__open_file": (_pointer, [ctypes.c_char_p, _pointer]),
+    "bpf_object__load": (ctypes.c_int, [_pointer]),
+    "bpf_object__close": (None, [_pointer]),
+    "bpf_object__find_map_by_name": (_pointer, [_pointer, ctypes.c_char_p]),
+    "bpf_object__find_program_by_name": (_pointer, [_pointer, ctypes.c_char_p]),
+    "bpf_map__fd": (ctypes.c_int, [_pointer]),
+    "bpf_map__set_max_entries": (ctypes.c_int, [_pointer, ctypes.c_uint32]),
+    "bpf_program__fd": (ctypes.c_int, [_pointer]),
+    "bpf_program__set_autoload": (ctypes.c_int, [_pointer, ctypes.c_bool]),
+    "bpf_program__set_expected_attach_type": (ctypes.c_int, [_pointer, ctypes.c_int]),
+    "ring_buffer__new": (_pointer, [ctypes.c_int, _SAMPLE, _pointer, _pointer]),
+    "ring_buffer__poll": (ctypes.c_int, [_pointer, ctypes.c_int]),
+    "ring_buffer__consume": (ctypes.c_int, [_pointer]),
+    "ring_buffer__epoll_fd": (ctypes.c_int, [_pointer]),
+    "ring_buffer__free": (None, [_pointer]),
+}
+
+
+def _load_library() -> ctypes.CDLL:
+    for soname in ("libbpf.so.1", "libbpf.so.0"):
+        try:
+            library = ctypes.CDLL(soname, use_errno=True)
+        except OSError:
+            continue
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype = result
+            function.argtypes = arguments
+        library.libbpf_set_print(_silent)
+        return library
+    raise CaptureUnavailable(
+        "libbpf is not installed",
+        "install libbpf1 (Debian 12) or libbpf0 (Ubuntu 22.04), or run `make setup`",
+    )
+
+
+# libbpf explains itself on standard error otherwise, at length; we raise with the errno instead.
+_silent = _PRINT(lambda _level, _format, _arguments: 0)
+
+
+class BpfObject:
+    """A compiled object, loaded into the kernel until `close`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        map_entries: Mapping[str, int],
+        skip: frozenset[str] = frozenset(),
+        attach_type: Mapping[str, int] | None = None,
+    ) -> None:
+        """Loads `path` without the programs in `skip`.
+
+        `map_entries` resizes maps; `attach_type` names the expected attach type of programs that need
+        one. Raises OSError as the kernel gave it, CaptureUnavailable without libbpf.
+        """
+        self._library = _load_library()
+        self._object: int | None = self._opened(self._library.bpf_object__open_file(str(path).encode(), None))
+        try:
+            for name, entries in map_entries.items():
+                self._library.bpf_map__set_max_entries(self._map(name), entries)
+            for name in skip:
+                self._library.bpf_program__set_autoload(self._program(name), False)
+            for name, kind in (attach_type or {}).items():
+                self._library.bpf_program__set_expected_attach_type(self._program(name), kind)
+            status = self._library.bpf_object__load(self._object)
+            if status:
+                raise OSError(abs(status), os.strerror(abs(status)))
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, handle: int | None) -> int:
+        failure = self._library.libbpf_get_error(handle)
+        if handle is None or failure:
+            number = abs(failure) or ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return handle
+
+    def _map(self, name: str) -> int:
+        handle: int | None = self._library.bpf_object__find_map_by_name(self._object, name.encode())
+        if not handle:
+            raise KeyError(name)
+        return handle
+
+    def _program(self, name: str) -> int:
+        handle: int | None = self._library.bpf_object__find_program_by_name(self._object, name.encode())
+        if not handle:
+            raise KeyError(name)
+        return handle
+
+    def map_fd(self, name: str) -> int:
+        return int(self._library.bpf_map__fd(self._map(name)))
+
+    def program_fd(self, name: str) -> int:
+        return int(self._library.bpf_program__fd(self._program(name)))
+
+    def close(self) -> None:
+        if self._object is not None:
+            self._library.bpf_object__close(self._object)
+            self._object = None
+
+
+class Ring:
+    """Drains one ring buffer map. Not thread-safe: one reader a ring."""
+
+    #: One batch holds at most this many payload bytes in Python's memory, however fast the kernel fills.
+    BATCH_BYTES = 4 << 20
+
+    def __init__(self, map_fd: int) -> None:
+        self._library = _load_library()
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
+        # Kept in an attribute: ctypes does not hold on to a callback.
+        self._callback = _SAMPLE(self._take)
+        self._ring: int | None = self._library.ring_buffer__new(map_fd, self._callback, None, None)
+        failure = self._library.libbpf_get_error(self._ring)
+        if not self._ring or failure:
+            number = abs(failure) or ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def _take(self, _context: int | None, data: int, size: int) -> int:
+        self._batch.append(ctypes.string_at(data, size))
+        self._batch_bytes += size
+        # Negative ends this round; libbpf has consumed the record all the same.
+        return -1 if self._batch_bytes >= self.BATCH_BYTES else 0
+
+    @property
+    def fd(self) -> int:
+        """An epoll descriptor that is readable when the kernel has woken the reader."""
+        return int(self._library.ring_buffer__epoll_fd(self._ring))
+
+    def drain(self) -> list[bytes]:
+        """What is in the ring now, up to a batch, as raw records in order; does not wait."""
+        if self._ring is not None:
+            self._library.ring_buffer__consume(self._ring)
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        return batch
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleeps until the kernel wakes us or the time is up; other threads run meanwhile."""
+        if self._ring is not None:
+            self._library.ring_buffer__poll(self._ring, max(0, int(timeout_s * 1000)))
+
+    def close(self) -> None:
+        if self._ring is not None:
+            self._library.ring_buffer__free(self._ring)
+            self._ring = None

@@ -1,0 +1,208 @@
+"""The system calls that Python's standard library has no name for: bpf(2) and perf_event_open(2).
+
+Links are made here and not through libbpf, because the oldest supported libbpf (0.5) does not know
+`uprobe_multi`. Everything returned is a file descriptor: when the process dies, however it dies, the
+kernel takes the probes off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+from collections.abc import Iterator
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_NR_BPF, _NR_PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platform.machine(), (-1, -1))
+
+_MAP_LOOKUP_ELEM = 1
+_MAP_UPDATE_ELEM = 2
+_MAP_DELETE_ELEM = 3
+_MAP_GET_NEXT_KEY = 4
+_RAW_TRACEPOINT_OPEN = 17
+_LINK_CREATE = 28
+
+#: enum bpf_attach_type, BPF_TRACE_UPROBE_MULTI (Linux 6.6).
+TRACE_UPROBE_MULTI = 48
+_UPROBE_MULTI_F_RETURN = 1
+
+_PERF_TYPE_SOFTWARE = 1
+_PERF_COUNT_SW_DUMMY = 9
+_PERF_FLAG_MMAP = 1 << 8
+_PERF_FLAG_WATERMARK = 1 << 14
+_PERF_FLAG_MMAP2 = 1 << 23
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_EVENT_IOC_ENABLE = 0x2400
+_PERF_EVENT_IOC_SET_BPF = 0x40042408
+_PERF_ATTR_SIZE = 112
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"), 128)
+    return _checked(
+        _libc.syscall(ctypes.c_long(_NR_BPF), ctypes.c_int(command), buffer, ctypes.c_uint(len(buffer)))
+    )
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    return ctypes.addressof(buffer)
+
+
+class Map:
+    """A BPF map by file descriptor (owned by libbpf's object), with raw byte keys and values."""
+
+    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
+        self._fd = fd
+        self._key_size = key_size
+        self._value_size = value_size
+
+    def get(self, key: bytes) -> bytes | None:
+        key_buffer = ctypes.create_string_buffer(key, self._key_size)
+        value = ctypes.create_string_buffer(self._value_size)
+        try:
+            _bpf(_MAP_LOOKUP_ELEM, struct.pack("=I4xQQQ", self._fd, _address(key_buffer), _address(value), 0))
+        except FileNotFoundError:
+            return None
+        return value.raw
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Raises OSError (E2BIG) where the map is full."""
+        key_buffer = ctypes.create_string_buffer(key, self._key_size)
+        value_buffer = ctypes.create_string_buffer(value, self._value_size)
+        _bpf(
+            _MAP_UPDATE_ELEM,
+            struct.pack("=I4xQQQ", self._fd, _address(key_buffer), _address(value_buffer), 0),
+        )
+
+    def delete(self, key: bytes) -> bool:
+        key_buffer = ctypes.create_string_buffer(key, self._key_size)
+        try:
+            _bpf(_MAP_DELETE_ELEM, struct.pack("=I4xQQQ", self._fd, _address(key_buffer), 0, 0))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def keys(self) -> Iterator[bytes]:
+        """All keys; the walk starts over where a key is deleted under it, so copy before deleting."""
+        following = ctypes.create_string_buffer(self._key_size)
+        current: ctypes.Array[ctypes.c_char] | None = None
+        while True:
+            at = _address(current) if current is not None else 0
+            try:
+                _bpf(_MAP_GET_NEXT_KEY, struct.pack("=I4xQQQ", self._fd, at, _address(following), 0))
+            except FileNotFoundError:
+                return
+            yield following.raw
+            current = ctypes.create_string_buffer(following.raw, self._key_size)
+
+
+def link_uprobe_multi(program: int, path: str, offset: int, returns: bool) -> int:
+    """Links a program to one file offset, for every process there is and will be."""
+    path_buffer = ctypes.create_string_buffer(path.encode())
+    offsets = ctypes.create_string_buffer(struct.pack("=Q", offset), 8)
+    flags = _UPROBE_MULTI_F_RETURN if returns else 0
+    return _bpf(
+        _LINK_CREATE,
+        struct.pack(
+            "=4I4Q3I",
+            program,
+            0,
+            TRACE_UPROBE_MULTI,
+            0,
+            _address(path_buffer),
+            _address(offsets),
+            0,
+            0,
+            1,
+            flags,
+            0,
+        ),
+    )
+
+
+def knows_uprobe_multi(program: int) -> bool:
+    """Whether this kernel links `uprobe_multi`: it looks at the path only where it knows the type."""
+    try:
+        os.close(link_uprobe_multi(program, "/", 0, False))
+    except OSError as error:
+        return error.errno == errno.EBADF
+    return True
+
+
+def link_raw_tracepoint(program: int, name: str | None) -> int:
+    """Links a raw tracepoint by name, or, without one, a program whose hook was fixed at load (fentry)."""
+    name_buffer = ctypes.create_string_buffer((name or "").encode())
+    return _bpf(
+        _RAW_TRACEPOINT_OPEN, struct.pack("=QI4x", _address(name_buffer) if name is not None else 0, program)
+    )
+
+
+def link_perf_uprobe(program: int, pmu: int, path: str, offset: int, return_bit: int | None) -> int:
+    """A uprobe as a perf event, kernels from 4.17 on; `return_bit` is the config bit that makes it a
+    uretprobe, None for an ordinary one."""
+    path_buffer = ctypes.create_string_buffer(path.encode())
+    config = 0 if return_bit is None else 1 << return_bit
+    attributes = struct.pack(
+        "=IIQQQQQIIQQ",
+        pmu,
+        _PERF_ATTR_SIZE,
+        config,
+        1,  # sample_period
+        0,
+        0,
+        0,
+        1,  # wakeup_events
+        0,
+        _address(path_buffer),  # config1: uprobe_path
+        offset,  # config2: probe_offset
+    ).ljust(_PERF_ATTR_SIZE, b"\0")
+    # Such an event needs a CPU, but a program attached to a uprobe runs on all of them.
+    fd = _perf_event_open(attributes, 0)
+    try:
+        fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program)
+        fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_mapping_events(cpu: int) -> int:
+    """A perf event that only reports executable mappings (PERF_RECORD_MMAP2) of all processes on a CPU."""
+    attributes = struct.pack(
+        "=IIQQQQQII",
+        _PERF_TYPE_SOFTWARE,
+        _PERF_ATTR_SIZE,
+        _PERF_COUNT_SW_DUMMY,
+        0,
+        0,
+        0,
+        _PERF_FLAG_MMAP | _PERF_FLAG_WATERMARK | _PERF_FLAG_MMAP2,
+        1,  # wakeup_watermark: at the first byte
+        0,
+    ).ljust(_PERF_ATTR_SIZE, b"\0")
+    return _perf_event_open(attributes, cpu)
+
+
+def _perf_event_open(attributes: bytes, cpu: int) -> int:
+    buffer = ctypes.create_string_buffer(attributes, _PERF_ATTR_SIZE)
+    return _checked(
+        _libc.syscall(
+            ctypes.c_long(_NR_PERF_EVENT_OPEN),
+            buffer,
+            ctypes.c_int(-1),  # all processes
+            ctypes.c_int(cpu),
+            ctypes.c_int(-1),
+            ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
+        )
+    )

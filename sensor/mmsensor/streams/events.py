@@ -1,0 +1,81 @@
+"""What the rest of the sensor hears of a connection.
+
+For one connection the order is always Opened, then any number of Sni, Bytes and Gap, then Closed. Within
+a direction Bytes and Gap together cover every byte exactly once, in order, from offset 0. All `at_ns` are
+unix time in nanoseconds; offsets and sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Direction(IntEnum):
+    """As the probed process did it."""
+
+    WRITE = 0
+    READ = 1
+
+
+class ConnectionKey(NamedTuple):
+    """One use of one SSL object by one process, unique on a node since its boot.
+
+    `process_started_ns` and `generation` are times on the kernel's boot clock, taken as identities: when
+    the process started and when the connection was first seen.
+    """
+
+    pid: int
+    process_started_ns: int
+    ssl: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`late`: the connection was not seen from its birth, earlier bytes are probably missing."""
+
+    key: ConnectionKey
+    at_ns: int
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    key: ConnectionKey
+    direction: Direction
+    offset: int
+    data: bytes
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`size` bytes from `offset` were moved and not captured; the statistics count why."""
+
+    key: ConnectionKey
+    direction: Direction
+    offset: int
+    size: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sni:
+    """The host name that the client asked TLS for."""
+
+    key: ConnectionKey
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """`reason`: ssl_free, process_exit, reused (the SSL object serves another connection), idle."""
+
+    key: ConnectionKey
+    at_ns: int
+    reason: str
+
+
+StreamEvent = Opened | Bytes | Gap | Sni | Closed

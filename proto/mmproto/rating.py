@@ -199,24 +199,24 @@ class Pricer:
     `cost` gives what `rate` gives for whole token counts, about fifty times faster.
     """
 
-    __slots__ = ("_denominator", "_fee", "_plain", "_tiered", "card")
+    __slots__ = ("_denominator", "_fee", "_levels", "_weights", "card")
 
     def __init__(self, card: RateCard) -> None:
         self.card = card
-        weights = {
-            bucket: [(0, Fraction(r.usd) * NANO / r.per)]
-            + [(t.above_input_tokens, Fraction(t.usd) * NANO / r.per) for t in r.tiers]
-            for bucket, r in card.rates.items()
-            if bucket in TOKEN_BUCKETS or bucket == REQUESTS
-        }
-        self._denominator = math.lcm(1, *(w.denominator for steps in weights.values() for _, w in steps))
-        scaled = {
-            bucket: [(above, int(w * self._denominator)) for above, w in steps]
-            for bucket, steps in weights.items()
-        }
-        self._fee = scaled.pop(REQUESTS, [(0, 0)])[0][1]
-        self._plain = {bucket: steps[0][1] for bucket, steps in scaled.items()}
-        self._tiered = {bucket: steps for bucket, steps in scaled.items() if len(steps) > 1}
+        rates = {b: r for b, r in card.rates.items() if b in TOKEN_BUCKETS or b == REQUESTS}
+        cliffs = sorted({tier.above_input_tokens for r in rates.values() for tier in r.tiers})
+        # For each level of total input, from the lowest: from where on, and the price of one of a bucket.
+        levels = [
+            (above, {b: Fraction(r.usd_at(above + 1)) * NANO / r.per for b, r in rates.items()})
+            for above in (-1, *cliffs)
+        ]
+        self._denominator = math.lcm(1, *(w.denominator for _, prices in levels for w in prices.values()))
+        scaled = [(above, {b: int(w * self._denominator) for b, w in p.items()}) for above, p in levels]
+        self._weights = scaled[0][1]
+        self._fee = self._weights.get(REQUESTS, 0)
+        for _, weights in scaled:
+            weights.pop(REQUESTS, None)
+        self._levels = scaled[1:]
 
     def cost(self, tokens: Mapping[str, int], units: Mapping[str, float]) -> tuple[int | None, str]:
         """Nano-dollars and "", or None and the reason."""
@@ -225,12 +225,15 @@ class Pricer:
             return charge.nano_usd, charge.reason
         if not tokens:
             return None, "no_usage"
-        weights: Mapping[str, int] = self._plain
-        if self._tiered:
-            total_input = sum(tokens[name] for name in INPUT_BUCKETS if name in tokens)
-            weights = self._weights_at(total_input)
+        weights = self._weights
+        if self._levels:
+            total_input = sum([tokens[name] for name in INPUT_BUCKETS if name in tokens])
+            for above, dearer in self._levels:
+                if total_input > above:
+                    weights = dearer
         exact = self._fee
-        for bucket, count in tokens.items():
+        for bucket in tokens:  # not items(): the maps of protobuf are slow at those
+            count = tokens[bucket]
             if 0 < count <= MAX_TOKENS:
                 weight = weights.get(bucket)
                 if weight is None:
@@ -243,14 +246,6 @@ class Pricer:
         if twice > self._denominator or (twice == self._denominator and nano & 1):
             nano += 1
         return nano, ""
-
-    def _weights_at(self, total_input: int) -> Mapping[str, int]:
-        weights = dict(self._plain)
-        for bucket, steps in self._tiered.items():
-            for above, weight in steps:
-                if total_input > above:
-                    weights[bucket] = weight
-        return weights
 
 
 def plain(number: Decimal) -> str:

@@ -74,7 +74,8 @@ def admit(call: Call, now_unix_ns: int) -> tuple[str, ...]:
     adjusted: tuple[str, ...] = ()
     usage = call.usage
     tokens = usage.tokens
-    for count in tokens.values():
+    for bucket in tokens:
+        count = tokens[bucket]
         if not 0 <= count <= MAX_TOKENS:
             raise Rejected("negative_count" if count < 0 else "absurd_count")
     if usage.units:

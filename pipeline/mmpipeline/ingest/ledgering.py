@@ -224,7 +224,7 @@ class Ledgering:
             for start in range(0, len(work.rows), _PAYLOAD_ROWS):
                 chunk = work.rows[start : start + _PAYLOAD_ROWS]
                 payload = rowform.encode(
-                    (r.sign, r.cost_nano_usd, r.unpriced_reason, r.rate_card, r.call) for r in chunk
+                    [(r.sign, r.cost_nano_usd, r.unpriced_reason, r.rate_card, r.call) for r in chunk]
                 )
                 control_ledger.queue(connection, len(chunk), payload, work.now)
         if work.spend:

@@ -1,0 +1,430 @@
+"""One HTTP exchange becomes one call: the narrow waist between bytes and money.
+
+The sensor (through `reader.ConnectionReader`), the router and the replay of archives all drive the same
+`Exchange`: the heads, then the bodies as they come, in any pieces and still content-encoded, then `end` or `abort`.
+Exactly one `Outcome` comes back, whatever was fed. It never raises on input, never holds more than a few hundred
+KiB however large the bodies are, and keeps nothing of prompts and answers beyond what the dialects' trees name.
+
+    Outcome
+    ├── Recognised   an LLM operation: a Call, with the odd things seen on the way (`anomalies`)
+    ├── Dropped      seen, understood, not ours
+    └── Failed       should have been a call, or cannot be known
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mmproto import identity
+from mmproto.framing.bodies import BodyDecoder
+from mmproto.framing.http1 import RequestHead, ResponseHead
+from mmproto.framing.jsonpick import JsonBody, MalformedJson
+from mmproto.framing.sse import EventReader
+from mmproto.providers import paths
+from mmproto.providers.dialect import REQUEST_TREE, Dialect, Facts, Measured
+from mmproto.v1.call_pb2 import Call
+from mmproto.v1.usage_pb2 import Quality
+
+__all__ = [
+    "CREDENTIAL_HEADERS",
+    "Dropped",
+    "Exchange",
+    "Failed",
+    "Outcome",
+    "ReadingRules",
+    "Recognised",
+    "RequestHead",
+    "ResponseHead",
+]
+
+_NS: Final = 1_000_000_000
+
+# Headers that hold secrets: hashed or ignored, never handed on, whatever the configuration asks for.
+CREDENTIAL_HEADERS: Final = frozenset(
+    {"authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization", "cookie", "set-cookie"}
+)
+_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_SESSION_HEADERS: Final = ("x-session-id", "session-id", "session_id", "x-claude-code-session-id")
+_SSE_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+MALFORMED_JSON: Final = "malformed_json"
+STREAM_INCOMPLETE: Final = "stream_incomplete"
+RESPONSE_PENDING: Final = "response_pending"
+NO_RESPONSE_BODY: Final = "response_body_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A call. Its attribution, process, observer and node are still to be filled in."""
+
+    call: Call
+    # Those request headers that `ReadingRules.keep_headers` names, lower-case, never credentials.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    # Named oddities to be counted: bad_count, contradictory_counts, content_encoding_unsupported, ...
+    anomalies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Seen, understood, not ours: not_llm, not_an_operation, server_side, response_pending, ..."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Should have been a call, or cannot be known: malformed_http, malformed_json, ..."""
+
+    reason: str
+
+
+Outcome = Recognised | Dropped | Failed
+
+
+def _no_hash(_key: str) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRules:
+    """What a deployment configures about reading."""
+
+    # Further LLM hosts: "host", "host:port" or "*.suffix" (lower-case) -> provider name.
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    # Names (lower-case) of request headers that attribution rules match on.
+    keep_headers: frozenset[str] = frozenset()
+    # Keyed hash of a credential; the credential itself goes nowhere else.
+    hash_key: Callable[[str], str] = _no_hash
+
+
+class Exchange:
+    """Reads one exchange. All times are unix nanoseconds.
+
+    `fallback_id` names the exchange where neither provider nor router gave it an id (see `identity`). `host` replaces
+    the Host header where the observer knows better: an archive's URL, or the SNI of a connection.
+    """
+
+    def __init__(
+        self, head: RequestHead, rules: ReadingRules, fallback_id: str, at_ns: int, *, host: str | None = None
+    ) -> None:
+        self._head = head
+        self._rules = rules
+        self._fallback_id = fallback_id
+        self._started_ns = at_ns
+        self._first_content_ns: int | None = None
+        self.host = (host or _header(head.headers, "host") or "").lower()
+        self._match = paths.match(head.method, self.host, head.target, rules.hosts)
+        kind = self._match.dialect
+        self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
+        self._request: _Body | None = None
+        if self._dialect is not None:
+            self._request = _Body(head.headers, JsonBody(REQUEST_TREE))
+        self._request_read = False
+        self._response_head: ResponseHead | None = None
+        self._response: _Body | None = None
+        self._damaged = False
+
+    @property
+    def recognised(self) -> bool:
+        """Whether method, host and path are those of an LLM operation that can be read."""
+        return self._dialect is not None
+
+    @property
+    def provider(self) -> str | None:
+        """OpenTelemetry name of the provider, None where the request is no LLM operation."""
+        return self._match.provider if self._dialect else None
+
+    @property
+    def operation(self) -> str | None:
+        """OpenTelemetry name of the operation, None where the request is none."""
+        return self._dialect.operation if self._dialect else None
+
+    @property
+    def request_model(self) -> str | None:
+        """The model that was asked for; None until the request body has been read, or where it names none."""
+        return (self._dialect.facts.request_model or None) if self._dialect else None
+
+    @property
+    def streaming(self) -> bool | None:
+        """Whether the response streams, as far as known: first what was asked for, then what came."""
+        if self._dialect is None or not (self._request_read or self._response):
+            return None
+        if self._response is not None and self._response.events is not None:
+            return True
+        return self._dialect.facts.stream_requested
+
+    def request_body(self, data: bytes, at_ns: int) -> None:
+        """The next bytes of the request body."""
+        if self._request is not None:
+            for piece in self._request.decoder.feed(data):
+                self._request.document.feed(piece)
+
+    def request_end(self, at_ns: int) -> None:
+        """The request is complete."""
+        self._read_request(complete=True)
+
+    def response_head(self, head: ResponseHead, at_ns: int) -> None:
+        """The final response's status and headers."""
+        if self._response_head is not None:
+            return
+        self._response_head = head
+        if self._dialect is not None:
+            self._response = _Body(head.headers, JsonBody(self._dialect.response_tree))
+
+    def response_body(self, data: bytes, at_ns: int) -> None:
+        """The next bytes of the response body."""
+        response, dialect = self._response, self._dialect
+        if response is None or dialect is None:
+            return
+        for piece in response.decoder.feed(data):
+            self._read_piece(response, dialect, piece, at_ns)
+
+    def _read_piece(self, response: _Body, dialect: Dialect, piece: bytes, at_ns: int) -> None:
+        if not response.decided:
+            piece = response.sniff(piece)
+            if not piece:
+                return
+        if response.events is None:
+            response.document.feed(piece)
+            return
+        for event in response.events.feed(piece):
+            if self._first_content_ns is None:
+                self._first_content_ns = at_ns
+            dialect.read_event(event)
+
+    def gap(self, at_ns: int) -> None:
+        """Bytes of the request or of the response are missing at this point.
+
+        Usage that is read whole after it still counts as exact; a document with a hole does not.
+        """
+        self._damaged = True
+        if not self._request_read:
+            if self._request is not None:
+                self._request.lose()
+        elif self._response is not None and self._dialect is not None:
+            self._response.lose()
+            self._dialect.lose()
+
+    def end(self, at_ns: int) -> Outcome:
+        """The exchange is complete."""
+        return self._outcome("", at_ns)
+
+    def abort(self, reason: str, at_ns: int) -> Outcome:
+        """No end was seen: client_disconnected, connection_closed, capture_gap, upstream_failed, ...
+
+        A client that has read the last event of a stream often closes at once: where the response itself said
+        that it was complete, that is an end.
+        """
+        return self._outcome(reason, at_ns)
+
+    def _outcome(self, cut_off: str, at_ns: int) -> Outcome:
+        dialect = self._dialect
+        if dialect is None:
+            return Failed(self._match.reason) if self._match.is_loss else Dropped(self._match.reason)
+        self._read_request(complete=not cut_off)
+        malformed = self._finish_response(dialect, cut_off)
+        facts = dialect.facts
+        if facts.terminated:
+            cut_off = ""
+        if self._match.retrieval and not self._is_fetched_result(dialect):
+            return Dropped(paths.NOT_AN_OPERATION)
+        if not self._match.known_host and not (facts.request_shaped or facts.response_shaped):
+            return Dropped(paths.NOT_LLM)
+        status = self._response_head.status if self._response_head else None
+        succeeded = status is not None and 200 <= status < 300
+        if malformed and succeeded and not cut_off and not self._damaged:
+            return Failed(malformed)
+        if facts.pending and succeeded:
+            return Dropped(RESPONSE_PENDING)
+        return self._recognised(dialect, cut_off, at_ns)
+
+    def _is_fetched_result(self, dialect: Dialect) -> bool:
+        """Whether a GET brought the result of a background response, which no POST has shown."""
+        facts = dialect.facts
+        return bool(getattr(dialect, "background", False)) and facts.terminated and not facts.pending
+
+    def _read_request(self, *, complete: bool) -> None:
+        if self._request_read or self._dialect is None or self._request is None:
+            return
+        self._request_read = True
+        for piece in self._request.decoder.finish():
+            self._request.document.feed(piece)
+        if self._request.document.is_empty:
+            return
+        document: Any = None
+        try:
+            document = self._request.document.finish()
+        except MalformedJson:
+            document = self._request.document.partial()
+            if complete and not self._damaged:
+                self._dialect.facts.anomaly("malformed_request")
+        self._dialect.read_request(document)
+        self._request = None
+
+    def _finish_response(self, dialect: Dialect, cut_off: str) -> str:
+        """Reads what is left of the response; returns why it is malformed, or ""."""
+        response = self._response
+        if response is None:
+            return ""
+        for piece in response.decoder.finish():
+            self._read_piece(response, dialect, piece, self._started_ns)
+        if response.decoder.problem:
+            dialect.facts.anomaly(response.decoder.problem)
+        if response.events is not None:
+            for event in response.events.finish():
+                dialect.read_event(event)
+            return ""
+        if response.document.is_empty:
+            return "" if response.decoder.problem else NO_RESPONSE_BODY
+        try:
+            dialect.read_response(response.document.finish())
+        except MalformedJson:
+            if not response.decoder.problem:
+                partial = response.document.partial()
+                if isinstance(partial, dict):
+                    dialect.read_response(partial)
+                    dialect.facts.terminated = False
+                return MALFORMED_JSON
+        return ""
+
+    def _recognised(self, dialect: Dialect, cut_off: str, at_ns: int) -> Recognised:
+        facts = dialect.facts
+        status = self._response_head.status if self._response_head else None
+        streamed = self._response is not None and self._response.events is not None
+        succeeded = status is not None and 200 <= status < 300
+        error = _error_type(facts, status, cut_off, streamed=streamed)
+        measured = dialect.measured(complete=not cut_off and not self._damaged)
+        call = Call(
+            provider=self._match.provider,
+            operation=dialect.operation,
+            request_model=facts.request_model or self._match.deployment,
+            response_model=facts.response_model,
+            response_id=facts.response_id,
+            host=self.host,
+            streaming=streamed or (facts.stream_requested and not succeeded),
+            error_type=error,
+            billable=succeeded and facts.error_type is None,
+            started_at_unix_ns=self._started_ns,
+            duration_s=max(0, at_ns - self._started_ns) / _NS,
+            finish_reasons=facts.finish_reasons,
+            service_tier=facts.response_tier or facts.request_tier,
+        )
+        if status is not None:
+            call.http_status = status
+        if streamed and self._first_content_ns is not None:
+            call.time_to_first_token_s = max(0, self._first_content_ns - self._started_ns) / _NS
+        response_headers = self._response_head.headers if self._response_head else ()
+        call.id = identity.call_id(
+            call.provider, facts.response_id, response_headers, self._head.headers, self._fallback_id
+        )
+        self._put_usage(call, measured)
+        self._put_origin(call, facts)
+        return Recognised(call, self._kept_headers(), tuple(facts.anomalies))
+
+    def _put_usage(self, call: Call, measured: Measured) -> None:
+        usage = call.usage
+        usage.quality = measured.quality
+        usage.tokens.update(measured.tokens)
+        usage.units.update(measured.units)
+        if usage.quality == Quality.QUALITY_UNKNOWN:
+            usage.SetInParent()
+
+    def _put_origin(self, call: Call, facts: Facts) -> None:
+        headers = self._head.headers
+        organization = _header(headers, "openai-organization")
+        project = _header(headers, "openai-project")
+        session = facts.session or next((v for name in _SESSION_HEADERS if (v := _header(headers, name))), "")
+        key = _api_key(headers)
+        hashed = self._rules.hash_key(key) if key else ""
+        if organization or project or session or hashed or facts.end_user:
+            origin = call.origin
+            origin.api_key_hash = hashed
+            origin.organization = organization
+            origin.project = project
+            origin.end_user = facts.end_user
+            origin.session = session
+
+    def _kept_headers(self) -> dict[str, str]:
+        wanted = self._rules.keep_headers - CREDENTIAL_HEADERS
+        return {name: value for name, value in self._head.headers if name in wanted}
+
+
+class _Body:
+    """A body on its way through: decoder, then events or one document, told apart by the first byte.
+
+    The first byte tells better than `content-type`: an event stream never begins with a brace, and an error in
+    place of a stream often keeps the stream's type.
+    """
+
+    def __init__(self, headers: tuple[tuple[str, str], ...], document: JsonBody) -> None:
+        self.decoder = BodyDecoder(_header(headers, "content-encoding"))
+        self.document = document
+        self.events: EventReader | None = None
+        self.decided = False
+        self._stream_expected = "text/event-stream" in _header(headers, "content-type")
+        self._first = b""
+
+    def sniff(self, piece: bytes) -> bytes:
+        """Decides between events and a document; returns the bytes to read, b"" while undecided."""
+        self._first += piece
+        start = self._first.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if not start:
+            # White space before JSON is padding that may go on for long: keep none of it.
+            self._first = b""
+            return b""
+        beginning = start[:6]
+        if beginning[:1] in (b"{", b"["):
+            self.decided = True
+        elif beginning.startswith(_SSE_STARTS):
+            self.decided, self.events = True, EventReader()
+        elif any(mark.startswith(beginning) for mark in _SSE_STARTS):
+            return b""
+        else:
+            self.decided = True
+            self.events = EventReader() if self._stream_expected else None
+        self._first = b""
+        return start
+
+    def lose(self) -> None:
+        """Bytes are missing."""
+        self.decoder.lose()
+        self._first = b""
+        if self.events is not None:
+            self.events.lose()
+        elif not self.decided and self._stream_expected:
+            self.decided, self.events = True, EventReader()
+            self.events.lose()
+        else:
+            self.document.lose()
+
+
+def _error_type(facts: Facts, status: int | None, cut_off: str, *, streamed: bool) -> str:
+    if facts.error_type is not None:
+        return facts.error_type or str(status or cut_off or "error")
+    if status is None:
+        return cut_off or "no_response"
+    if not 200 <= status < 300:
+        return str(status)
+    if cut_off:
+        return cut_off
+    if streamed and not facts.terminated and not facts.finish_reasons:
+        return STREAM_INCOMPLETE
+    return ""
+
+
+def _header(headers: tuple[tuple[str, str], ...], name: str) -> str:
+    for key, value in headers:
+        if key == name:
+            return value
+    return ""
+
+
+def _api_key(headers: tuple[tuple[str, str], ...]) -> str:
+    for name in _KEY_HEADERS:
+        value = _header(headers, name)
+        if value:
+            scheme, _, token = value.partition(" ")
+            return token.strip() if name == "authorization" and scheme.lower() == "bearer" else value
+    return ""

@@ -1,0 +1,192 @@
+"""Server-sent events, sans-IO: bytes in, events out.
+
+Follows the WHATWG grammar (CR, LF or CRLF end a line, a blank line ends an event, `:` starts a comment, one
+space after the colon is dropped), with two differences that a bystander needs: an event that the end of the
+stream cuts off is reported by `finish` rather than dropped, because some servers omit the last blank line; and
+an event above `MAX_HELD` bytes is passed on in pieces rather than held, because the last event of a stream,
+the one with the usage, may repeat megabytes of generated images.
+
+Nearly all events of a stream are one short `data:` line, and that shape takes a short path.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+MAX_HELD: Final = 64 * 1024
+
+# Two line ends in a row. The LF of a final CRLF may stay behind: it is an empty line more, which is nothing.
+_BLANK: Final = re.compile(rb"\n\n|\n\r|\r\r")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class ServerEvent(NamedTuple):
+    """An event: its `event:` name ("" where it has none) and its `data:` lines joined by LF.
+
+    Where `last` is false this is one piece of a large event, and the next one continues it.
+    """
+
+    name: str
+    data: bytes
+    last: bool = True
+
+
+class EventReader:
+    """The events of one stream, however its bytes are split."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._searched = 0  # no event ends before this position of `_held`
+        self._large: _LargeEvent | None = None
+
+    def feed(self, data: bytes) -> list[ServerEvent]:
+        """The events, and pieces of large events, that `data` completes."""
+        events: list[ServerEvent] = []
+        if self._large is not None:
+            data = self._continue_large(data, events)
+        if self._held:
+            self._held += data
+            if _BLANK.search(self._held, max(0, self._searched - 1)) is None:
+                self._searched = len(self._held)
+                if len(self._held) > MAX_HELD:
+                    self._begin_large(events)
+                return events
+            data = bytes(self._held)
+            self._held.clear()
+        rest = _split(data, events)
+        if rest < len(data):
+            self._held += data[rest:]
+            self._searched = len(self._held)
+            if len(self._held) > MAX_HELD:
+                self._begin_large(events)
+        return events
+
+    def lose(self) -> None:
+        """Bytes are missing: what is held is damaged, and the next whole event begins after a blank line."""
+        self._held.clear()
+        # An unfinished comment swallows the rest of the damaged event up to its end.
+        self._held += b":"
+        self._searched = 1
+        self._large = None
+
+    def finish(self) -> list[ServerEvent]:
+        """What the stream ended in the middle of."""
+        events: list[ServerEvent] = []
+        if self._large is not None:
+            self._continue_large(b"\n\n", events)
+        elif self._held:
+            _append_event(bytes(self._held), events)
+        self._held.clear()
+        return events
+
+    def _begin_large(self, events: list[ServerEvent]) -> None:
+        held = bytes(self._held)
+        self._held.clear()
+        self._large = _LargeEvent()
+        self._continue_large(held, events)
+
+    def _continue_large(self, data: bytes, events: list[ServerEvent]) -> bytes:
+        """Feeds the large event; returns what comes after it."""
+        if self._large is None:
+            return data
+        piece, rest = self._large.feed(data)
+        ended = self._large.ended
+        if piece or ended:
+            events.append(ServerEvent(self._large.name, piece, ended))
+        if ended:
+            self._large = None
+        return rest
+
+
+class _LargeEvent:
+    """Passes the data lines of one event on as they come; holds the beginning of a line only."""
+
+    _PREFIX = 256  # enough for `data:` and for an event's name
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.ended = False
+        self._line = b""  # beginning of a line of which the field is not known yet
+        self._in_data = False
+        self._in_other = False
+        self._lines = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """(data of the event, bytes after the event)."""
+        pieces: list[bytes] = []
+        data, self._line = self._line + data, b""
+        position = 0
+        while position < len(data):
+            match = _LINE_END.search(data, position)
+            end = match.start() if match else len(data)
+            if self._in_data:
+                pieces.append(data[position:end])
+            elif not self._in_other:
+                line = data[position:end]
+                if match is None and len(line) < self._PREFIX:
+                    self._line = line
+                    break
+                if not line:
+                    self.ended = True
+                    return b"".join(pieces), data[match.end() :] if match else b""
+                self._begin_line(line, pieces)
+            if match is None:
+                break
+            if match.end() == len(data) and match[0] == b"\r":
+                # Perhaps half of a CRLF. The line ends here in either case; a lone LF that follows would
+                # look like a blank line, so wait for the next byte.
+                self._line = b"\r"
+                break
+            self._in_data = self._in_other = False
+            position = match.end()
+        return b"".join(pieces), b""
+
+    def _begin_line(self, line: bytes, pieces: list[bytes]) -> None:
+        field, value = _field(line)
+        if field == b"data":
+            self._in_data = True
+            if self._lines:
+                pieces.append(b"\n")
+            self._lines += 1
+            pieces.append(value)
+        else:
+            self._in_other = True
+            if field == b"event":
+                self.name = value.decode("utf-8", "replace")
+
+
+def _split(data: bytes, events: list[ServerEvent]) -> int:
+    """Appends the whole events of `data`; returns where the unfinished one begins."""
+    position = 0
+    if b"\r" not in data:
+        while (end := data.find(b"\n\n", position)) >= 0:
+            _append_event(data[position:end], events)
+            position = end + 2
+        return position
+    while (match := _BLANK.search(data, position)) is not None:
+        _append_event(data[position : match.start()], events)
+        position = match.end()
+    return position
+
+
+def _append_event(block: bytes, events: list[ServerEvent]) -> None:
+    """Appends the event that the lines of `block` make, if they carry data."""
+    if block.startswith(b"data:") and b"\n" not in block and b"\r" not in block:
+        events.append(ServerEvent("", block[6:] if block[5:6] == b" " else block[5:]))
+        return
+    name = ""
+    lines: list[bytes] = []
+    for line in _LINE_END.split(block):
+        field, value = _field(line)
+        if field == b"data":
+            lines.append(value)
+        elif field == b"event":
+            name = value.decode("utf-8", "replace")
+    if lines:
+        events.append(ServerEvent(name, lines[0] if len(lines) == 1 else b"\n".join(lines)))
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    field, _, value = line.partition(b":")
+    return field, value[1:] if value[:1] == b" " else value

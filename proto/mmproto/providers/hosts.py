@@ -1,0 +1,168 @@
+"""Which provider answers at which host, and in what its numbers differ from the dialect it speaks. Data.
+
+Providers carry their OpenTelemetry name (`gen_ai.provider.name`) where OpenTelemetry has one, a plain lower-case
+name of their own where it has none. A pattern is a host, or `*.suffix`, or has `*` for one label elsewhere; ports
+are not part of it. Some hosts serve several products by path: `by_path` is tried first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Final
+
+
+class Quirk(Enum):
+    """A known departure from the dialect's meaning of its numbers."""
+
+    # Chat completions: `completion_tokens` leaves reasoning out (xAI; for Gemini models behind Vercel even the
+    # total does).
+    REASONING_OUTSIDE_COMPLETION = auto()
+    # The same, but only for some models: it shows when reasoning exceeds the completion.
+    REASONING_MAY_BE_OUTSIDE = auto()
+    # Thinking appears in `total_tokens` alone: output is total - prompt.
+    THINKING_ONLY_IN_TOTAL = auto()
+    # Audio tokens are beside `prompt_tokens`, not inside.
+    AUDIO_OUTSIDE_PROMPT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A provider's host."""
+
+    pattern: str
+    provider: str
+    quirks: frozenset[Quirk] = frozenset()
+    by_path: Mapping[str, str] | None = None  # path prefix -> provider
+
+
+_XAI = frozenset({Quirk.REASONING_OUTSIDE_COMPLETION})
+_AZURE_PATHS = {"/openai/": "azure.ai.openai"}
+
+HOSTS: Final = (
+    Host("api.openai.com", "openai"),
+    Host("*.api.openai.com", "openai"),
+    Host("*.openai.azure.com", "azure.ai.openai"),
+    Host("*.cognitiveservices.azure.com", "azure.ai.openai"),
+    Host("*.services.ai.azure.com", "azure.ai.inference", by_path=_AZURE_PATHS),
+    Host("*.models.ai.azure.com", "azure.ai.inference"),
+    Host("*.inference.ai.azure.com", "azure.ai.inference"),
+    Host("models.inference.ai.azure.com", "azure.ai.inference"),
+    Host("api.anthropic.com", "anthropic"),
+    Host("*.anthropic.com", "anthropic"),
+    Host("api.groq.com", "groq"),
+    Host("api.deepseek.com", "deepseek"),
+    Host("api.mistral.ai", "mistral_ai", frozenset({Quirk.AUDIO_OUTSIDE_PROMPT})),
+    Host("codestral.mistral.ai", "mistral_ai"),
+    Host("api.x.ai", "x_ai", _XAI),
+    Host("*.api.x.ai", "x_ai", _XAI),
+    Host("api.perplexity.ai", "perplexity"),
+    Host("api.cohere.com", "cohere"),
+    Host("api.cohere.ai", "cohere"),
+    Host("bedrock-runtime.*.amazonaws.com", "aws.bedrock"),
+    Host("bedrock-runtime-fips.*.amazonaws.com", "aws.bedrock"),
+    Host("bedrock-agent-runtime.*.amazonaws.com", "aws.bedrock"),
+    Host("bedrock-mantle.*.api.aws", "aws.bedrock"),
+    Host("runtime.sagemaker.*.amazonaws.com", "aws.sagemaker"),
+    Host("generativelanguage.googleapis.com", "gcp.gemini", frozenset({Quirk.THINKING_ONLY_IN_TOTAL})),
+    Host("aiplatform.googleapis.com", "gcp.vertex_ai"),
+    Host("*-aiplatform.googleapis.com", "gcp.vertex_ai"),
+    Host("*.aiplatform.googleapis.com", "gcp.vertex_ai"),
+    Host("*.ml.cloud.ibm.com", "ibm.watsonx.ai"),
+    Host("api.moonshot.ai", "moonshot_ai"),
+    Host("api.moonshot.cn", "moonshot_ai"),
+    # From here on names of our own.
+    Host("openrouter.ai", "openrouter"),
+    Host("api.together.ai", "together"),
+    Host("api.together.xyz", "together"),
+    Host("api.fireworks.ai", "fireworks"),
+    Host("api.z.ai", "zhipu"),
+    Host("open.bigmodel.cn", "zhipu"),
+    Host("api.cerebras.ai", "cerebras"),
+    Host("ai-gateway.vercel.sh", "vercel", frozenset({Quirk.REASONING_MAY_BE_OUTSIDE})),
+    Host("router.huggingface.co", "huggingface"),
+    Host("api-inference.huggingface.co", "huggingface"),
+    Host("*.endpoints.huggingface.cloud", "huggingface"),
+    Host("dashscope.aliyuncs.com", "alibaba"),
+    Host("dashscope-intl.aliyuncs.com", "alibaba"),
+    Host("dashscope-us.aliyuncs.com", "alibaba"),
+    Host("*.azuredatabricks.net", "databricks"),
+    Host("*.cloud.databricks.com", "databricks"),
+    Host("*.gcp.databricks.com", "databricks"),
+    Host("*.snowflakecomputing.com", "snowflake"),
+    Host("*.inference.heroku.com", "heroku"),
+    Host("api.inference.crusoecloud.com", "crusoe"),
+    Host("api.avian.io", "avian"),
+    Host("api.writer.com", "writer"),
+    Host("api.portkey.ai", "portkey"),
+    Host("api.cloudflare.com", "cloudflare"),
+    Host("gateway.ai.cloudflare.com", "cloudflare"),
+    Host("ollama.com", "ollama"),
+    Host("api.voyageai.com", "voyage"),
+    Host("api.replicate.com", "replicate"),
+    Host("api.aleph-alpha.com", "aleph_alpha"),
+    Host("api.deepgram.com", "deepgram"),
+    Host("api.deepinfra.com", "deepinfra"),
+    Host("api.novita.ai", "novita"),
+    Host("api.hyperbolic.xyz", "hyperbolic"),
+    Host("api.sambanova.ai", "sambanova"),
+    Host("integrate.api.nvidia.com", "nvidia"),
+    Host("api.studio.nebius.ai", "nebius"),
+    Host("api.studio.nebius.com", "nebius"),
+    Host("api.tokenfactory.nebius.com", "nebius"),
+    Host("inference.baseten.co", "baseten"),
+    Host("api.ai21.com", "ai21"),
+    Host("api.minimax.io", "minimax"),
+    Host("api.minimax.chat", "minimax"),
+    Host("api.minimaxi.com", "minimax"),
+    Host("ark.*.volces.com", "volcengine"),
+    Host("api.siliconflow.cn", "siliconflow"),
+    Host("api.siliconflow.com", "siliconflow"),
+    Host("api.lambda.ai", "lambda"),
+    Host("models.github.ai", "github"),
+    Host("api.githubcopilot.com", "github_copilot"),
+    Host("*.githubcopilot.com", "github_copilot"),
+    Host("oai.endpoints.kepler.ai.cloud.ovh.net", "ovhcloud"),
+    Host("*.endpoints.kepler.ai.cloud.ovh.net", "ovhcloud"),
+    Host("inference.do-ai.run", "digitalocean"),
+    Host("api.scaleway.ai", "scaleway"),
+)
+# Hosts above that serve far more than LLMs: only their LLM paths say anything about them.
+MIXED_HOSTS: Final = frozenset({"databricks", "snowflake", "cloudflare"})
+
+_EXACT: Final = {host.pattern: host for host in HOSTS if "*" not in host.pattern}
+_PATTERNS: Final = tuple(
+    (re.compile(re.escape(host.pattern).replace(r"\*", r"[a-z0-9_.-]+")), host)
+    for host in HOSTS
+    if "*" in host.pattern
+)
+
+
+@lru_cache(maxsize=1024)
+def find(host: str) -> Host | None:
+    """The provider's host that `host` (lower-case, without a port) is, if it is one of the table."""
+    found = _EXACT.get(host)
+    if found is not None:
+        return found
+    for pattern, candidate in _PATTERNS:
+        if pattern.fullmatch(host):
+            return candidate
+    return None
+
+
+def provider_at(host: Host, path: str) -> str:
+    """The provider at `host` for a request path."""
+    for prefix, provider in (host.by_path or {}).items():
+        if path.startswith(prefix):
+            return provider
+    return host.provider
+
+
+def without_port(host: str) -> str:
+    """`host[:port]` in lower case without its port and a trailing dot; IPv6 keeps its brackets."""
+    name, _, port = host.rpartition(":")
+    bare = name if name and port.isdigit() else host
+    return bare.rstrip(".").lower()

@@ -1,0 +1,125 @@
+"""Which request is which operation: method and path, as data.
+
+Paths are matched at their end, because gateways and compatible servers put anything before them. At a host that
+no table knows the path alone proves nothing (there are other APIs with `/v1/messages`): there `Match.known_host` is
+false, and the exchange must look like the dialect in its bodies as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mmproto.providers import hosts
+from mmproto.providers.anthropic_messages import AnthropicMessages
+from mmproto.providers.dialect import Dialect
+from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
+from mmproto.providers.openai_embeddings import OpenAIEmbeddings
+from mmproto.providers.openai_responses import OpenAIResponses
+
+NOT_LLM: Final = "not_llm"
+NOT_AN_OPERATION: Final = "not_an_operation"
+DIALECT_NOT_SUPPORTED: Final = "dialect_not_supported"
+
+# Tried in order; the first that matches the path (no query, no doubled or trailing slashes) decides.
+_OPERATIONS: Final[tuple[tuple[re.Pattern[str], type[Dialect]], ...]] = (
+    (re.compile(r".*/chat/completions"), OpenAIChat),
+    (re.compile(r".*/prompts/[^/]+/completions"), OpenAIChat),  # Portkey's stored prompts
+    (re.compile(r".*/completions"), OpenAICompletions),
+    (re.compile(r".*/responses(/compact)?"), OpenAIResponses),
+    (re.compile(r"(?!/api/embeddings).*/embeddings"), OpenAIEmbeddings),  # that one is Ollama's own dialect
+    (re.compile(r".*/v1/messages"), AnthropicMessages),
+)
+_RETRIEVAL: Final = re.compile(r".*/v1/responses/[^/]+")
+# Operations of LLM APIs whose dialects are not read here: a call that is not measured, which has to show.
+_OTHER_OPERATIONS: Final = re.compile(
+    r".*(:(stream)?(generate|rawpredict|predict|batchembed|embed|batchgenerate|raw)\w*"
+    r"|/(converse|converse-stream|invoke|invoke-with-response-stream|invocations)"
+    r"|/images/(generations|edits|variations)|/audio/(transcriptions|translations|speech)"
+    r"|/(complete|generate|generation|text|chat|embed|rerank|ocr|interactions|realtime|stt|tts|predictions|listen|speak)"
+    r"|/api/embeddings|/threads/runs|/threads/[^/]+/runs|/videos(/generations)?|/services/aigc/.*)",
+    re.IGNORECASE,
+)
+# Where an operation is only described, counted or prepared.
+_PREPARATIONS: Final = re.compile(
+    r".*(/count[_-]tokens|/input_tokens|:countTokens|/tokenize|/batches|/apply)", re.IGNORECASE
+)
+_DEPLOYMENT: Final = re.compile(r".*/deployments/([^/]+)/.*")
+_SLASHES: Final = re.compile(r"//+")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a request is, judged by its method, host and path."""
+
+    provider: str = ""
+    dialect: type[Dialect] | None = None
+    reason: str = ""  # where there is no dialect: why
+    known_host: bool = False
+    retrieval: bool = False  # GET of a stored response
+    quirks: frozenset[hosts.Quirk] = frozenset()
+    deployment: str = ""  # Azure's name for a deployed model, where the path has it
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether this is an LLM operation that cannot be read."""
+        return self.reason.startswith(DIALECT_NOT_SUPPORTED)
+
+
+def match(method: str, host: str, target: str, extra_hosts: Mapping[str, str]) -> Match:
+    """Classifies a request. `host` may carry a port; `extra_hosts` is `ReadingRules.hosts`."""
+    path = _path(target)
+    bare = hosts.without_port(host)
+    known = hosts.find(bare)
+    configured = _configured(host.lower(), bare, extra_hosts)
+    quirks = known.quirks if known else frozenset[hosts.Quirk]()
+    provider = configured or (hosts.provider_at(known, path) if known else "")
+    retrieval = method == "GET" and _RETRIEVAL.fullmatch(path) is not None
+    dialect: type[Dialect] | None = None
+    if method == "POST":
+        dialect = next((kind for pattern, kind in _OPERATIONS if pattern.fullmatch(path)), None)
+    elif retrieval:
+        dialect = OpenAIResponses
+    if dialect is not None:
+        deployment = _DEPLOYMENT.fullmatch(path)
+        return Match(
+            provider=provider or dialect.flavour,
+            dialect=dialect,
+            known_host=bool(provider),
+            retrieval=retrieval,
+            quirks=quirks,
+            deployment=deployment[1] if deployment else "",
+        )
+    return Match(provider=provider, reason=_reason(method, path, provider), known_host=bool(provider))
+
+
+def _reason(method: str, path: str, provider: str) -> str:
+    if not provider:
+        return NOT_LLM
+    lost = method == "POST" and not _PREPARATIONS.fullmatch(path) and _OTHER_OPERATIONS.fullmatch(path)
+    if lost or path.endswith("/realtime"):
+        return f"{DIALECT_NOT_SUPPORTED}:{provider}"
+    return NOT_LLM if provider in hosts.MIXED_HOSTS else NOT_AN_OPERATION
+
+
+def _path(target: str) -> str:
+    """The path of a request target in origin or absolute form."""
+    if target[:4].lower() == "http":
+        _, _, rest = target.partition("://")
+        target = "/" + rest.partition("/")[2]
+    path = target.partition("?")[0].partition("#")[0]
+    return _SLASHES.sub("/", path).rstrip("/")
+
+
+def _configured(host: str, bare: str, extra_hosts: Mapping[str, str]) -> str:
+    if not extra_hosts:
+        return ""
+    for name in (host, bare):
+        if name in extra_hosts:
+            return extra_hosts[name]
+    for pattern, provider in extra_hosts.items():
+        if pattern.startswith("*.") and bare.endswith(pattern[1:]):
+            return provider
+    return ""

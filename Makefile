@@ -11,6 +11,9 @@ MAKEFLAGS += --no-print-directory
 
 # Where `make up` and `make demo` keep everything they store.
 STATE ?= .modelmeter
+# Their ports, where the usual ones are taken: make up PIPELINE_PORT=9780 ROUTER_PORT=9790 METRICS_PORT=0
+PORTS = $(if $(PIPELINE_PORT),--pipeline-port $(PIPELINE_PORT)) $(if $(ROUTER_PORT),--router-port $(ROUTER_PORT)) \
+	$(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 # `make SYSTEM=ready ...` leaves the distribution's packages alone.
 SYSTEM ?= install
 # `make install`: where to, and below which folder (for packagers).
@@ -35,11 +38,11 @@ endif
 
 .PHONY: up
 up: setup ## Start sensor, pipeline and router on this machine; Ctrl-C stops them. STATE=/path keeps the data elsewhere
-	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal up --state "$(STATE)"
+	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal up --state "$(STATE)" $(PORTS)
 
 .PHONY: demo
 demo: setup-dev ## As up, with a local stand-in for the providers and real programs calling it: no API key needed
-	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal demo --state "$(STATE)"
+	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal demo --state "$(STATE)" $(PORTS)
 
 .PHONY: install
 install: setup ## Install into PREFIX (/usr/local) with systemd units and configuration; DESTDIR=/path to stage
@@ -113,7 +116,7 @@ BPF_OUTPUTS := $(BPF_SOURCES:bpf/%.c=sensor/mmsensor/_bpf/%.o)
 ASSETS := pipeline/mmpipeline/dashboard/static/vendor
 
 .PHONY: build
-build: $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(if $(wildcard package.json),$(SETUP)/assets)
+build: $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(SETUP)/assets
 
 $(PROTO_OUTPUTS) &: $(PROTOS) requirements/runtime.txt | $(ENVIRONMENT)
 	@echo "setup: protobuf code"
@@ -126,11 +129,11 @@ $(BPF_OUTPUTS) &: $(wildcard bpf/*) | $(ENVIRONMENT)
 ifeq ($(wildcard $(ASSETS)),)
 $(shell rm -f $(SETUP)/assets)
 endif
-$(SETUP)/assets: package.json package-lock.json | $(ENVIRONMENT)
+$(SETUP)/assets: package.json package-lock.json pipeline/mmpipeline/dashboard/vendor.mjs | $(ENVIRONMENT)
 	@echo "setup: front-end assets"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --loglevel=error >$(SETUP)/npm.log 2>&1 || \
 		{ echo "setup: npm failed: $$(grep -m1 'npm error' $(SETUP)/npm.log) (all of it: $(SETUP)/npm.log)" >&2; exit 1; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build >>$(SETUP)/npm.log
 	@touch $@
 
 $(SETUP)/environment-runtime: requirements/runtime.txt requirements/uv.txt pyproject.toml | $(SETUP)/system-runtime

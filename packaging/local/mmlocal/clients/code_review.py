@@ -1,0 +1,34 @@
+"""Team platform: pull requests reviewed by a reasoning model, with requests on the responses API."""
+
+from __future__ import annotations
+
+import os
+
+import requests
+
+from mmlocal.clients.pace import around, order, pause
+
+
+def main() -> None:
+    session = requests.Session()
+    session.verify = os.environ["SSL_CERT_FILE"]
+    session.headers["user-agent"] = "code-review/2.3"
+    session.headers["authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
+    while True:
+        answer = session.post(
+            f"{os.environ['OPENAI_BASE_URL']}/responses",
+            json={"model": "gpt-5.4", "input": "Review this change."},
+            headers=order(
+                input=around(7800),
+                cache_read=around(3100),
+                output=around(700),
+                reasoning=around(1900),
+                delay_ms=400,
+            ),
+            timeout=60,
+        )
+        answer.raise_for_status()
+        pause(6)
+
+
+main()

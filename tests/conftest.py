@@ -1,0 +1,10 @@
+"""For every test: its markers go into the JUnit report, where `.ci/run` looks for the capture tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.user_properties.extend(("marker", marker.name) for marker in item.iter_markers())

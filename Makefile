@@ -56,11 +56,11 @@ uninstall: ## Remove what `make install` put in place; configuration and data st
 
 .PHONY: setup
 setup: $(ENVIRONMENT) build ## Install what is missing, then build: packages, .venv, BPF objects, protobuf code, front end
-	@$(if $(filter setup,$(MAKECMDGOALS)),echo "set up; next: make up, or make demo",:)
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo "set up; next: make up or make demo")
 
 .PHONY: setup-dev
 setup-dev: $(SETUP)/system-test setup ## The same, with what `make test`, `make check` and `make demo` need on top
-	@$(if $(filter setup-dev,$(MAKECMDGOALS)),echo "set up; next: make test",:)
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo "set up; next: make test")
 
 .PHONY: test
 test: setup-dev ## Run every test, the real capture tests included (needs root)

@@ -221,6 +221,7 @@ class Ledgering:
     ) -> None:
         if work.rows:
             control_ledger.append(connection, work.rows)
+            control_ledger.add_to_totals(connection, work.rows)
             for start in range(0, len(work.rows), _PAYLOAD_ROWS):
                 chunk = work.rows[start : start + _PAYLOAD_ROWS]
                 payload = rowform.encode(

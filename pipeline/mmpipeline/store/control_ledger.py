@@ -185,8 +185,30 @@ class LedgerTotals:
     unpriced_calls: int
 
 
+# The ledger's sums are kept as counters of these names: reading them must not read the whole ledger.
+_SUMS = ("ledger.calls", "ledger.cost_nano_usd", "ledger.unpriced_calls")
+
+
+def add_to_totals(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> None:
+    """Add rows that were appended to the ledger's sums."""
+    calls = cost = without_price = 0
+    for row in rows:
+        calls += row.sign
+        if row.cost_nano_usd is None:
+            without_price += row.sign
+        else:
+            cost += row.sign * row.cost_nano_usd
+    count(connection, dict(zip(_SUMS, (calls, cost, without_price), strict=True)))
+
+
 def totals(store: ControlStore) -> LedgerTotals:
-    """The ledger's own sums."""
+    """The ledger's sums as they are kept."""
+    kept = dict(store.read("SELECT name, value FROM counters WHERE name LIKE 'ledger.%'"))
+    return LedgerTotals(*(kept.get(name, 0) for name in _SUMS))
+
+
+def summed(store: ControlStore) -> LedgerTotals:
+    """The ledger's sums as its rows give them: reads all of it, to hold other numbers against."""
     row = store.read(
         "SELECT coalesce(sum(sign), 0), coalesce(sum(cost_nano_usd * sign), 0), "
         "coalesce(sum(sign) FILTER (WHERE cost_nano_usd IS NULL), 0) FROM ledger"
@@ -195,8 +217,8 @@ def totals(store: ControlStore) -> LedgerTotals:
 
 
 def counters(store: ControlStore) -> dict[str, int]:
-    """All counters by name."""
-    return dict(store.read("SELECT name, value FROM counters ORDER BY name"))
+    """What ingest counted, by name."""
+    return dict(store.read("SELECT name, value FROM counters WHERE name NOT LIKE 'ledger.%' ORDER BY name"))
 
 
 @dataclass(frozen=True, slots=True)

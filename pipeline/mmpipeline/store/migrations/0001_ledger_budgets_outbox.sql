@@ -107,7 +107,7 @@ CREATE TABLE routing_decisions (
 CREATE INDEX routing_decisions_at ON routing_decisions (decided_at_unix_ns);
 
 -- What ingest did, by outcome: accepted, duplicates, replaced, rejected:<reason>,
--- adjusted:<what>, undecodable.
+-- adjusted:<what>, undecodable; and the sums over the ledger, ledger.<what>.
 CREATE TABLE counters (
     name TEXT PRIMARY KEY,
     value INTEGER NOT NULL

@@ -1,0 +1,195 @@
+# ruff: noqa: RUF009 - `setting` is a dataclass field, not a call that shares its result
+"""The sensor's settings: the schema that files, environment and flags are held against.
+
+`/etc/modelmeter/sensor.yaml`, then `sensor.d/*.yaml`, then MODELMETER_<SECTION>_<KEY> (or
+MODELMETER_SENSOR_<SECTION>_<KEY>, which wins), then flags. docs/reference/sensor.md is held against this.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mmproto.delivery import TOKEN_FILE
+from mmproto.settings import STATE_DIR, Loaded, configuration_files, read, setting
+from mmsensor.attribution.rules import Rule
+
+DEFAULT_INGEST_URL = "http://127.0.0.1:8780"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    url: str = setting(
+        "",
+        about="Base URL of the pipeline. Empty: the one that a pipeline with the same state folder wrote "
+        f"to `pipeline/address`, else {DEFAULT_INGEST_URL}.",
+    )
+    token_file: Path | None = setting(
+        None,
+        about="File with the bearer token. Default: `ingest.token` in the state folder, made if missing.",
+    )
+    timeout_s: float = setting(
+        10.0, about="Longest wait for one answer of the pipeline.", unit="seconds", minimum=0.1, maximum=300
+    )
+    compress: bool = setting(False, about="Send batches gzip-compressed.")
+    flush_s: float = setting(
+        5.0,
+        about="When stopping, try this long to deliver what is left.",
+        unit="seconds",
+        minimum=0,
+        maximum=300,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    path: Path | None = setting(
+        None, about="The spool file. Default: `sensor/spool.sqlite` in the state folder."
+    )
+    max_bytes: int = setting(
+        256 << 20,
+        about="Room for undelivered calls. When it is used up, new calls are dropped and counted.",
+        unit="bytes",
+        minimum=64 << 10,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    ring_bytes: int = setting(
+        8 << 20,
+        about="Size of the ring between kernel and sensor, a power of two; it counts as the sensor's memory.",
+        unit="bytes",
+        minimum=256 << 10,
+        maximum=1 << 30,
+    )
+    reconcile_s: float = setting(
+        15.0,
+        about="Compare all of /proc with what is attached this often.",
+        unit="seconds",
+        minimum=1,
+        maximum=3600,
+    )
+    idle_s: float = setting(
+        3600.0, about="Forget a connection that moved nothing for so long.", unit="seconds", minimum=1
+    )
+    max_connections: int = setting(
+        2048,
+        about="Follow this many connections at once; beyond it the most silent one is given up and counted.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+
+    def __post_init__(self) -> None:
+        if self.ring_bytes & (self.ring_bytes - 1):
+            raise ValueError(
+                f"ring_bytes must be a power of two, such as 8MiB or 16MiB, not {self.ring_bytes}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EmitSettings:
+    batch_records: int = setting(
+        256, about="Hand calls to the sink when so many wait.", minimum=1, maximum=10_000
+    )
+    batch_s: float = setting(
+        0.05,
+        about="Hand calls to the sink when the oldest waits this long.",
+        unit="seconds",
+        minimum=0,
+        maximum=10,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    listen: str = setting(
+        "127.0.0.1:8785",
+        about="Address of /metrics, /livez and /readyz, `host:port`; port 0 takes a free one, empty none.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.listen:
+            split_address(self.listen)
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionSettings:
+    rules: tuple[Rule, ...] = setting(
+        (), about="Ordered rules `match:` to `set:`; the first that gives a value wins, for each field."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSettings:
+    state_dir: Path = setting(STATE_DIR, about="Folder of everything that outlives the process.")
+    node: str = setting("", about="Name of this machine in every call. Default: its host name.")
+    sink: str = setting(
+        "ingest", about="`ingest`, or `jsonl:PATH` for a file of JSON lines (`jsonl:-` prints them)."
+    )
+    hosts: Mapping[str, str] = setting(
+        factory=dict,
+        about="Further LLM hosts, `host`, `host:port` or `*.suffix`, and the provider whose API they speak.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", about="What is written to standard error."
+    )
+    ingest: IngestSettings = setting(factory=IngestSettings, about="delivery to the pipeline")
+    spool: SpoolSettings = setting(factory=SpoolSettings, about="the durable queue")
+    capture: CaptureSettings = setting(factory=CaptureSettings, about="the kernel side")
+    emit: EmitSettings = setting(factory=EmitSettings, about="batching")
+    metrics: MetricsSettings = setting(factory=MetricsSettings, about="Prometheus metrics")
+    attribution: AttributionSettings = setting(factory=AttributionSettings, about="who pays")
+
+    def __post_init__(self) -> None:
+        if self.sink != "ingest" and not (self.sink.startswith("jsonl:") and len(self.sink) > 6):
+            raise ValueError(f"sink: 'ingest' or 'jsonl:PATH' is expected, found '{self.sink}'")
+
+    @property
+    def folder(self) -> Path:
+        return self.state_dir / "sensor"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.folder / "sensor.sock"
+
+    @property
+    def token_file(self) -> Path:
+        return self.ingest.token_file or self.state_dir / TOKEN_FILE
+
+    @property
+    def spool_file(self) -> Path:
+        return self.spool.path or self.folder / "spool.sqlite"
+
+    @property
+    def node_name(self) -> str:
+        return self.node or socket.gethostname()
+
+    def ingest_url(self) -> str:
+        """Where the pipeline is now: it may have been started after us, on a port of its own choice."""
+        if self.ingest.url:
+            return self.ingest.url
+        try:
+            return (self.state_dir / "pipeline" / "address").read_text().strip() or DEFAULT_INGEST_URL
+        except OSError:
+            return DEFAULT_INGEST_URL
+
+
+def load_settings(
+    config: Path | None, flags: Mapping[str, object], env: Mapping[str, str] | None = None
+) -> Loaded[SensorSettings]:
+    """The sensor's settings and their origins. Raises ConfigurationError."""
+    environment = os.environ if env is None else env
+    return read(SensorSettings, configuration_files("sensor", config), environment, flags, product="sensor")
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """`host:port` (or `[v6]:port`) as its parts. Raises ValueError."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen: host:port is expected, e.g. 127.0.0.1:8785, found '{listen}'")
+    return host.strip("[]"), int(port)

@@ -115,11 +115,11 @@ enum mm_counter {
 	MM_LOST_CALL_TOO_LONG,
 	MM_LOST_CALL_TOO_LONG_BYTES,
 	MM_LOST_CONTROL, /* a MM_SNI, MM_FREE or MM_EXIT found no room; userspace finds out by looking */
-	MM_LOST_CALLS_FULL, /* more threads inside a call than the `calls` map holds */
+	MM_LOST_CALLS_FULL, /* more threads, or deeper in calls, than the `threads` map holds */
 	MM_LOST_CONNECTIONS_FULL, /* more connections than the `connections` map holds */
 	MM_LOST_CONNECTIONS_FULL_BYTES,
 	MM_LOST_BAD_RETURN, /* a return value that contradicts the arguments */
-	MM_COUNT_NESTED, /* a call inside a call: belongs to the outer one */
+	MM_COUNT_NESTED, /* the library calling itself: belongs to the outer call */
 	MM_COUNT_STALE, /* a call whose return was never seen */
 	MM_COUNTERS,
 };

@@ -8,9 +8,9 @@
  *    the ring itself, in size classes, and counters are atomic.
  *  - a byte is copied or counted as lost, never neither: the connection's offset advances either way,
  *    so userspace sees every gap at its place.
- *  - functions call each other (SSL_write_ex jumps into SSL_write_ex2; an info callback may call
- *    SSL_read), and one inode may be attached twice through two overlay mounts. The stack pointer tells
- *    whose return it is: a stash is consumed once, by the return at the same depth.
+ *  - functions call each other (SSL_write_ex jumps into SSL_write_ex2; a callback of SSL_read writes), and
+ *    one inode may be attached twice through two overlay mounts. The stack pointer tells whose return it
+ *    is: a call is taken once, by the first return at its depth.
  */
 #include "kernel.h"
 
@@ -34,23 +34,43 @@ struct {
 	__type(value, __u32);
 } pids SEC(".maps");
 
-/* What a thread is inside of. Lives from entry to return; an exiting thread's is removed. */
+/* A call that a thread is inside of. */
 struct mm_call {
-	__u64 sp;
+	__u64 sp; /* stack pointer at entry: tells whose return a return is */
 	__u64 ssl;
 	__u64 buffer;
 	__u64 capacity;
 	__u64 moved; /* address of the size_t that receives the count, 0 where the result is the count */
-	__u32 function; /* enum mm_function */
+	__u32 direction;
 	__u32 nested;
 };
 
+/* Calls within calls are real: node writes its first request from the callback that a read makes when
+ * the handshake is done. Four deep is two more than was ever seen. */
+#define DEPTH_MAX 4
+
+struct mm_thread {
+	__u32 depth;
+	__u32 reserved;
+	struct mm_call calls[DEPTH_MAX];
+};
+
+/* By thread; made at its first call, changed in place, removed when the thread exits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
-	__type(value, struct mm_call);
-} calls SEC(".maps");
+	__type(value, struct mm_thread);
+} threads SEC(".maps");
+
+/* Never written: what a thread begins with, too large for the BPF stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mm_thread);
+} fresh_thread SEC(".maps");
 
 /*
  * Position and verdict of every live connection. Removed by SSL_free; userspace removes those of dead
@@ -99,15 +119,8 @@ struct {
 /* Keeps the types that only userspace reads in the object's BTF, for the layout test. */
 struct mm_record *unused_record __attribute__((unused));
 
-enum mm_function {
-	FN_READ,
-	FN_READ_EX,
-	FN_WRITE,
-	FN_WRITE_EX,
-	FN_WRITE_EX2,
-};
-
-/* Calls nested in one stash before it is taken for a stale one, left by a return that never came. */
+/* Calls taken for a part of the one around them before that one is taken for a stale one, left by a
+ * return that never came. */
 #define NESTED_MAX 64
 
 static __always_inline void count(__u32 counter, __u64 n)
@@ -337,24 +350,49 @@ static __always_inline void end_connection(const struct mm_connection_key *key)
 		connection->state = MM_ENDED;
 }
 
-static __always_inline int enter(struct pt_regs *ctx, __u32 function, __u64 moved)
+static __always_inline struct mm_thread *thread_of(__u64 id)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct mm_connection_key key;
-	struct mm_connection *connection;
-	struct mm_call *outer;
-	struct mm_call call = {
-		.sp = MM_SP(ctx),
-		.ssl = MM_ARG1(ctx),
-		.buffer = MM_ARG2(ctx),
-		.capacity = MM_ARG3(ctx),
-		.moved = moved,
-		.function = function,
-	};
+	struct mm_thread *thread = bpf_map_lookup_elem(&threads, &id);
+	__u32 zero = 0;
 
-	if (!wanted(thread >> 32))
+	if (thread)
+		return thread;
+	thread = bpf_map_lookup_elem(&fresh_thread, &zero);
+	if (!thread || bpf_map_update_elem(&threads, &id, thread, BPF_NOEXIST))
+		return NULL;
+	return bpf_map_lookup_elem(&threads, &id);
+}
+
+/* The call at a depth below DEPTH_MAX; the mask is for the verifier, in a form that clang keeps. */
+static __always_inline struct mm_call *call_at(struct mm_thread *thread, __u64 depth)
+{
+	asm volatile("%0 &= %1" : "+r"(depth) : "i"(DEPTH_MAX - 1));
+	return &thread->calls[depth];
+}
+
+/* Leaves the calls that the stack pointer says are over: their returns were never seen. */
+static __always_inline void drop_stale(struct mm_thread *thread, __u64 sp)
+{
+	for (int i = 0; i < DEPTH_MAX; i++) {
+		if (!thread->depth || call_at(thread, thread->depth - 1)->sp >= sp)
+			return;
+		thread->depth--;
+		count(MM_COUNT_STALE, 1);
+	}
+}
+
+static __always_inline int enter(struct pt_regs *ctx, __u32 direction, __u64 moved)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u64 sp = MM_SP(ctx), ssl = MM_ARG1(ctx), buffer = MM_ARG2(ctx);
+	struct mm_connection *connection;
+	struct mm_connection_key key;
+	struct mm_thread *thread;
+	struct mm_call *call;
+
+	if (!wanted(id >> 32))
 		return 0;
-	key = connection_key(call.ssl, thread >> 32);
+	key = connection_key(ssl, id >> 32);
 	connection = bpf_map_lookup_elem(&connections, &key);
 	if (connection) {
 		learn_verdict(&key, connection);
@@ -363,20 +401,39 @@ static __always_inline int enter(struct pt_regs *ctx, __u32 function, __u64 move
 			return 0;
 		}
 	}
-	outer = bpf_map_lookup_elem(&calls, &thread);
-	if (outer && call.sp < outer->sp && outer->nested < NESTED_MAX) {
-		outer->nested++;
-		count(MM_COUNT_NESTED, 1);
-		return 0;
+	thread = thread_of(id);
+	if (!thread)
+		goto lost;
+	drop_stale(thread, sp);
+	if (thread->depth) {
+		call = call_at(thread, thread->depth - 1);
+		/* The library at work on the same buffer is one call, and the outer one knows the result. */
+		if (call->sp != sp && call->ssl == ssl && call->buffer == buffer && call->direction == direction &&
+		    call->nested < NESTED_MAX) {
+			call->nested++;
+			count(MM_COUNT_NESTED, 1);
+			return 0;
+		}
+		/* The same depth is a tail jump: the inner function takes the place of the outer one, whose
+		 * return then finds nothing. */
+		if (call->sp == sp)
+			thread->depth--;
 	}
-	/* Same depth: a tail jump, where the inner function's return comes first and its result has the
-	 * same meaning. Shallower: the outer call was left without a return. */
-	if (outer && call.sp != outer->sp)
-		count(MM_COUNT_STALE, 1);
-	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY)) {
-		count(MM_LOST_CALLS_FULL, 1);
-		end_connection(&key);
-	}
+	if (thread->depth >= DEPTH_MAX)
+		goto lost;
+	call = call_at(thread, thread->depth);
+	call->sp = sp;
+	call->ssl = ssl;
+	call->buffer = buffer;
+	call->capacity = MM_ARG3(ctx);
+	call->moved = moved;
+	call->direction = direction;
+	call->nested = 0;
+	thread->depth++;
+	return 0;
+lost:
+	count(MM_LOST_CALLS_FULL, 1);
+	end_connection(&key);
 	return 0;
 }
 
@@ -398,29 +455,42 @@ static __always_inline __u64 bytes_moved(struct pt_regs *ctx, const struct mm_ca
 	return 0;
 }
 
-static __always_inline int leave(struct pt_regs *ctx, __u32 function, __u32 direction)
+/* Takes the call that is returning off the thread's stack; false where it was none of its own. */
+static __always_inline bool take_call(struct mm_thread *thread, __u64 sp, struct mm_call *taken)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct mm_call *found = bpf_map_lookup_elem(&calls, &thread);
+	struct mm_call *call;
+
+	drop_stale(thread, sp);
+	if (!thread->depth)
+		return false;
+	call = call_at(thread, thread->depth - 1);
+	if (call->sp != sp)
+		return false;
+	*taken = *call;
+	thread->depth--;
+	return true;
+}
+
+static __always_inline int leave(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct mm_thread *thread = bpf_map_lookup_elem(&threads, &id);
 	struct mm_copy copy = {};
 	struct mm_call call;
 
-	if (!found || found->function != function || found->sp != MM_SP_AT_ENTRY(ctx))
+	if (!thread || !take_call(thread, MM_SP_AT_ENTRY(ctx), &call))
 		return 0;
-	call = *found;
-	bpf_map_delete_elem(&calls, &thread);
-
 	copy.size = bytes_moved(ctx, &call);
 	if (!copy.size)
 		return 0;
-	copy.key = connection_key(call.ssl, thread >> 32);
+	copy.key = connection_key(call.ssl, id >> 32);
 	copy.connection = connection_of(&copy.key);
 	if (!copy.connection) {
 		count(MM_LOST_CONNECTIONS_FULL_BYTES, copy.size);
 		return 0;
 	}
 	copy.from = call.buffer;
-	copy.direction = direction;
+	copy.direction = call.direction;
 	copy.offset = *position(&copy);
 	count(MM_COUNT_CALLS, 1);
 	emit_all(&copy);
@@ -430,61 +500,61 @@ static __always_inline int leave(struct pt_regs *ctx, __u32 function, __u32 dire
 SEC("uprobe/read_enter")
 int read_enter(struct pt_regs *ctx)
 {
-	return enter(ctx, FN_READ, 0);
+	return enter(ctx, MM_READ, 0);
 }
 
 SEC("uprobe/read_ex_enter")
 int read_ex_enter(struct pt_regs *ctx)
 {
-	return enter(ctx, FN_READ_EX, MM_ARG4(ctx));
+	return enter(ctx, MM_READ, MM_ARG4(ctx));
 }
 
 SEC("uprobe/write_enter")
 int write_enter(struct pt_regs *ctx)
 {
-	return enter(ctx, FN_WRITE, 0);
+	return enter(ctx, MM_WRITE, 0);
 }
 
 SEC("uprobe/write_ex_enter")
 int write_ex_enter(struct pt_regs *ctx)
 {
-	return enter(ctx, FN_WRITE_EX, MM_ARG4(ctx));
+	return enter(ctx, MM_WRITE, MM_ARG4(ctx));
 }
 
 SEC("uprobe/write_ex2_enter")
 int write_ex2_enter(struct pt_regs *ctx)
 {
-	return enter(ctx, FN_WRITE_EX2, MM_ARG5(ctx));
+	return enter(ctx, MM_WRITE, MM_ARG5(ctx));
 }
 
 SEC("uretprobe/read_leave")
 int read_leave(struct pt_regs *ctx)
 {
-	return leave(ctx, FN_READ, MM_READ);
+	return leave(ctx);
 }
 
 SEC("uretprobe/read_ex_leave")
 int read_ex_leave(struct pt_regs *ctx)
 {
-	return leave(ctx, FN_READ_EX, MM_READ);
+	return leave(ctx);
 }
 
 SEC("uretprobe/write_leave")
 int write_leave(struct pt_regs *ctx)
 {
-	return leave(ctx, FN_WRITE, MM_WRITE);
+	return leave(ctx);
 }
 
 SEC("uretprobe/write_ex_leave")
 int write_ex_leave(struct pt_regs *ctx)
 {
-	return leave(ctx, FN_WRITE_EX, MM_WRITE);
+	return leave(ctx);
 }
 
 SEC("uretprobe/write_ex2_leave")
 int write_ex2_leave(struct pt_regs *ctx)
 {
-	return leave(ctx, FN_WRITE_EX2, MM_WRITE);
+	return leave(ctx);
 }
 
 /* A connection seen from its birth is known to have no earlier bytes. */
@@ -593,7 +663,7 @@ int process_exit(void *ctx)
 	struct mm_record *r;
 	__u64 *started;
 
-	bpf_map_delete_elem(&calls, &thread);
+	bpf_map_delete_elem(&threads, &thread);
 	started = bpf_map_lookup_elem(&processes, &pid);
 	if (!started || BPF_CORE_READ(task, signal, live.counter) > 0)
 		return 0;

@@ -236,7 +236,7 @@ def detach(links: Sequence[int]) -> None:
 
 def _unavailable(error: OSError) -> CaptureUnavailable:
     name = errno.errorcode.get(error.errno or 0, "?")
-    if error.errno in {errno.EPERM, errno.EACCES}:
+    if error.errno == errno.EPERM:
         return CaptureUnavailable(
             f"the kernel refuses BPF ({name})",
             "run as root with CAP_BPF and CAP_PERFMON, outside of kernel lockdown",

@@ -1,9 +1,10 @@
 """One HTTP exchange becomes one call: the narrow waist between bytes and money.
 
 The sensor (through `reader.ConnectionReader`), the router and the replay of archives all drive the same
-`Exchange`: the heads, then the bodies as they come, in any pieces and still content-encoded, then `end` or `abort`.
-Exactly one `Outcome` comes back, whatever was fed. It never raises on input, never holds more than a few hundred
-KiB however large the bodies are, and keeps nothing of prompts and answers beyond what the dialects' trees name.
+`Exchange`: the heads, then the bodies as they come, in any pieces and still content-encoded, then `end` or
+`abort`. Exactly one `Outcome` comes back, whatever was fed. It never raises on input, never holds more than a
+few hundred KiB however large the bodies are, and keeps nothing of prompts and answers beyond what the
+dialects' trees name.
 
     Outcome
     ├── Recognised   an LLM operation: a Call, with the odd things seen on the way (`anomalies`)
@@ -24,8 +25,9 @@ from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.sse import EventReader
 from mmproto.providers import paths
 from mmproto.providers.dialect import REQUEST_TREE, Dialect, Facts, Measured
+from mmproto.usage import output_tokens
 from mmproto.v1.call_pb2 import Call
-from mmproto.v1.usage_pb2 import Quality
+from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN
 
 __all__ = [
     "CREDENTIAL_HEADERS",
@@ -102,25 +104,26 @@ class ReadingRules:
 class Exchange:
     """Reads one exchange. All times are unix nanoseconds.
 
-    `fallback_id` names the exchange where neither provider nor router gave it an id (see `identity`). `host` replaces
-    the Host header where the observer knows better: an archive's URL, or the SNI of a connection.
+    `fallback_id` names the exchange where neither provider nor router gave it an id (see `identity`). `host`
+    replaces the Host header where the observer knows better: an archive's URL, or the SNI of a connection.
     """
 
     def __init__(
         self, head: RequestHead, rules: ReadingRules, fallback_id: str, at_ns: int, *, host: str | None = None
     ) -> None:
         self._head = head
+        self._headers = _first_values(head.headers)
         self._rules = rules
         self.fallback_id = fallback_id
         self._started_ns = at_ns
         self._first_content_ns: int | None = None
-        self.host = (host or _header(head.headers, "host") or "").lower()
+        self.host = (host or self._headers.get("host", "")).lower()
         self._match = paths.match(head.method, self.host, head.target, rules.hosts)
         kind = self._match.dialect
         self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
         self._request: _Body | None = None
         if self._dialect is not None:
-            self._request = _Body(head.headers, JsonBody(REQUEST_TREE))
+            self._request = _Body(self._headers, JsonBody(REQUEST_TREE))
         self._request_read = False
         self._response_head: ResponseHead | None = None
         self._response: _Body | None = None
@@ -171,12 +174,15 @@ class Exchange:
             return
         self._response_head = head
         if self._dialect is not None:
-            self._response = _Body(head.headers, JsonBody(self._dialect.response_tree))
+            self._response = _Body(_first_values(head.headers), JsonBody(self._dialect.response_tree))
 
     def response_body(self, data: bytes, at_ns: int) -> None:
         """The next bytes of the response body."""
         response, dialect = self._response, self._dialect
         if response is None or dialect is None:
+            return
+        if response.decoder.is_plain:
+            self._read_piece(response, dialect, data, at_ns)
             return
         for piece in response.decoder.feed(data):
             self._read_piece(response, dialect, piece, at_ns)
@@ -189,6 +195,13 @@ class Exchange:
         if response.events is None:
             response.document.feed(piece)
             return
+        if (
+            self._first_content_ns is not None
+            and piece.endswith(b"\n\n")
+            and response.events.is_between_events
+            and not dialect.tells(piece)
+        ):
+            return  # whole events, all of them deltas: they need not even be taken apart
         for event in response.events.feed(piece):
             if self._first_content_ns is None:
                 self._first_content_ns = at_ns
@@ -305,7 +318,8 @@ class Exchange:
             host=self.host,
             streaming=streamed or (facts.stream_requested and not succeeded),
             error_type=error,
-            billable=succeeded and facts.error_type is None,
+            # An error that comes with final counts (a limit reached after the last token) has been served.
+            billable=succeeded and (facts.error_type is None or _has_output(measured)),
             started_at_unix_ns=self._started_ns,
             duration_s=max(0, at_ns - self._started_ns) / _NS,
             finish_reasons=facts.finish_reasons,
@@ -328,14 +342,14 @@ class Exchange:
         usage.quality = measured.quality
         usage.tokens.update(measured.tokens)
         usage.units.update(measured.units)
-        if usage.quality == Quality.QUALITY_UNKNOWN:
+        if usage.quality == QUALITY_UNKNOWN:
             usage.SetInParent()
 
     def _put_origin(self, call: Call, facts: Facts) -> None:
-        headers = self._head.headers
-        organization = _header(headers, "openai-organization")
-        project = _header(headers, "openai-project")
-        session = facts.session or next((v for name in _SESSION_HEADERS if (v := _header(headers, name))), "")
+        headers = self._headers
+        organization = headers.get("openai-organization", "")
+        project = headers.get("openai-project", "")
+        session = facts.session or next((v for name in _SESSION_HEADERS if (v := headers.get(name))), "")
         key = _api_key(headers)
         hashed = self._rules.hash_key(key) if key else ""
         if organization or project or session or hashed or facts.end_user:
@@ -354,16 +368,16 @@ class Exchange:
 class _Body:
     """A body on its way through: decoder, then events or one document, told apart by the first byte.
 
-    The first byte tells better than `content-type`: an event stream never begins with a brace, and an error in
-    place of a stream often keeps the stream's type.
+    The first byte tells better than `content-type`: an event stream never begins with a brace, and an error
+    in place of a stream often keeps the stream's type.
     """
 
-    def __init__(self, headers: tuple[tuple[str, str], ...], document: JsonBody) -> None:
-        self.decoder = BodyDecoder(_header(headers, "content-encoding"))
+    def __init__(self, headers: Mapping[str, str], document: JsonBody) -> None:
+        self.decoder = BodyDecoder(headers.get("content-encoding", ""))
         self.document = document
         self.events: EventReader | None = None
         self.decided = False
-        self._stream_expected = "text/event-stream" in _header(headers, "content-type")
+        self._stream_expected = "text/event-stream" in headers.get("content-type", "")
         self._first = b""
 
     def sniff(self, piece: bytes) -> bytes:
@@ -414,16 +428,18 @@ def _error_type(facts: Facts, status: int | None, cut_off: str, *, streamed: boo
     return ""
 
 
-def _header(headers: tuple[tuple[str, str], ...], name: str) -> str:
-    for key, value in headers:
-        if key == name:
-            return value
-    return ""
+def _has_output(measured: Measured) -> bool:
+    return bool(output_tokens(measured.tokens))
 
 
-def _api_key(headers: tuple[tuple[str, str], ...]) -> str:
+def _first_values(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Headers by name; of a repeated one the first."""
+    return dict(reversed(headers))
+
+
+def _api_key(headers: Mapping[str, str]) -> str:
     for name in _KEY_HEADERS:
-        value = _header(headers, name)
+        value = headers.get(name)
         if value:
             scheme, _, token = value.partition(" ")
             return token.strip() if name == "authorization" and scheme.lower() == "bearer" else value

@@ -1,9 +1,9 @@
 """HTTP Archives (HAR 1.2) as browsers, mitmproxy and other recorders export them: entries in, outcomes out.
 
-Bodies in an archive are text or base64, and as a rule already decoded while their headers still say gzip. HTTP/2
-entries carry pseudo headers and no lengths. Everything optional is missing somewhere, so each entry is read for
-what it has: a damaged entry becomes one `Failed` with its reason and the entries beside it are read as usual; only
-a file that is no archive at all raises `ArchiveError`.
+Bodies in an archive are text or base64, and as a rule already decoded while their headers still say gzip.
+HTTP/2 entries carry pseudo headers and no lengths. Everything optional is missing somewhere, so each entry is
+read for what it has: a damaged entry becomes one `Failed` with its reason and the entries beside it are read
+as usual; only a file that is no archive at all raises `ArchiveError`.
 
 An entry's URL gives the host, as the client addressed it. `started_at` is the archive's `startedDateTime`,
 `duration_s` its `time`; the time to the first token of a stream is the time to the first byte of the response
@@ -190,7 +190,7 @@ def _host(url: SplitResult) -> str:
 
 
 def _headers(message: Mapping[str, Any], body: bytes) -> Headers:
-    """Headers in lower case, without pseudo headers and without a content-encoding that the body no longer has."""
+    """Headers in lower case, without pseudo headers and without a content-encoding already undone."""
     listed = message.get("headers")
     if isinstance(listed, Mapping):  # some exporters write an object
         pairs = list(listed.items())

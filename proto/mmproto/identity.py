@@ -1,17 +1,17 @@
 """The id of a call: the same wherever and however often the call is seen, different for every other call.
 
-The router sees a call in plain text, the sensor sees it again on the router's own TLS socket, a client resends
-a batch: all must arrive at one id without talking to each other. So the id is a UUIDv5 of what the provider
-itself said, in order of trust:
+The router sees a call in plain text, the sensor sees it again on the router's own TLS socket, a client
+resends a batch: all must arrive at one id without talking to each other. So the id is a UUIDv5 of what the
+provider itself said, in order of trust:
 
 1. the id in the response body, where it is strong;
 2. a request-id header of the response, where it is strong;
-3. `x-modelmeter-call-id`, which the router puts on what it sends upstream (and strips from what clients send);
-4. the observer's own coordinates (`fallback_id`): node, boot, connection, byte offset, or an archive entry's
-   digest. Stable under resend by the same observer, no more.
+3. `x-modelmeter-call-id`, which the router puts on what it sends upstream and strips from what clients send;
+4. the observer's own coordinates (`fallback_id`): node, boot, connection, byte offset, or the digest of an
+   archive's entry. Stable under resend by the same observer, no more.
 
-Strong means random: local servers answer every request with `chatcmpl-123` or count from 0, and two calls with
-one id would be charged once.
+Strong means random: local servers answer every request with `chatcmpl-123` or count from 0, and two calls
+with one id would be charged once.
 """
 
 from __future__ import annotations
@@ -57,4 +57,6 @@ def is_strong(identifier: str) -> bool:
 
 
 def _derived(kind: str, provider: str, identifier: str) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"{kind}\n{provider}\n{identifier}"))
+    return str(
+        uuid.uuid5(_NAMESPACE, f"{kind}\n{provider}\n{identifier}".encode("utf-8", "replace").decode())
+    )

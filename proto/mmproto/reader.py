@@ -3,11 +3,11 @@
 Responses answer requests in order, so a queue of open exchanges pairs them. Everything that was begun gets
 exactly one outcome: at its end, when the connection closes, or when a gap makes it unknowable.
 
-A reader is cheap for connections that are not ours: after a few requests that are no LLM operation, or the first
-bytes that are no HTTP, its verdict lets the caller stop feeding it (and the kernel stop copying).
+A reader is cheap for connections that are not ours: after a few requests that are no LLM operation, or the
+first bytes that are no HTTP, its verdict lets the caller stop feeding it (and the kernel stop copying).
 
-Beyond the interface agreed at first, `late=True` says that the connection was joined in the middle: then bytes are
-skipped up to the first request, instead of being taken for another protocol.
+Beyond the interface agreed at first, `late=True` says that the connection was joined in the middle: then
+bytes are skipped up to the first request, instead of being taken for another protocol.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class _Open:
 class ConnectionReader:
     """Reads one connection.
 
-    `connection_id` must be unique for ever (node, boot, process, connection): with the byte offset of a request it
-    names calls that have no better id. `sni` stands in for a missing Host header.
+    `connection_id` must be unique for ever (node, boot, process, connection): with the byte offset of a
+    request it names calls that have no better id. `sni` stands in for a missing Host header.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class ConnectionReader:
 
     def feed(self, direction: Direction, data: bytes, at_ns: int) -> list[Outcome]:
         """The outcomes that `data`, the next bytes of `direction`, bring about."""
-        if not data or self.verdict is Verdict.NOT_LLM:
-            return []
         outcomes: list[Outcome] = []
+        if not data or self.verdict is Verdict.NOT_LLM:
+            return outcomes
         if self.verdict is Verdict.UNDECIDED:
             self._bytes += len(data)
         if self.verdict is Verdict.SERVER_SIDE or self._is_served(direction, data):
@@ -183,7 +183,8 @@ class ConnectionReader:
 
     def _begin(self, head: RequestHead, at_ns: int, outcomes: list[Outcome]) -> None:
         if self._responses.is_lost and self._open and self._open[0].responding:
-            # Its response ran into a gap, and a client that sends again has its answer: nothing more will come.
+            # Its response ran into a gap, and a client that sends again has its answer: nothing more will
+            # come.
             outcomes.append(self._open.popleft().exchange.abort("capture_gap", at_ns))
         if len(self._open) >= _MAX_OPEN:
             outcomes.append(self._open.popleft().exchange.abort("too_many_open_requests", at_ns))
@@ -213,22 +214,24 @@ class ConnectionReader:
             elif not current.responding:
                 current.responding = True
                 current.exchange.response_head(part, at_ns)
-        elif part is Mark.END:
-            self._orphan_reported = False
-            if current is not None and current.responding:
-                self._finish(current, at_ns, outcomes)
-        elif part is Mark.GAP:
-            if current is not None:
-                current.exchange.gap(at_ns)
-        elif part is Mark.LOST:
-            if current is not None and current.responding:
-                self._open.popleft()
-                current.exchange.gap(at_ns)
-                outcomes.append(current.exchange.abort("capture_gap", at_ns))
-        elif part is Mark.OPAQUE:
-            self._upgrade(outcomes)
         elif isinstance(part, Malformed):
             self._malformed(part.reason, at_ns, outcomes)
+        elif part is Mark.OPAQUE:
+            self._upgrade(outcomes)
+        elif current is not None:
+            self._take_response_mark(part, current, at_ns, outcomes)
+
+    def _take_response_mark(self, mark: Mark, current: _Open, at_ns: int, outcomes: list[Outcome]) -> None:
+        if mark is Mark.GAP:
+            current.exchange.gap(at_ns)
+        elif not current.responding:
+            return
+        elif mark is Mark.END:
+            self._finish(current, at_ns, outcomes)
+        elif mark is Mark.LOST:
+            self._open.popleft()
+            current.exchange.gap(at_ns)
+            outcomes.append(current.exchange.abort("capture_gap", at_ns))
 
     def _finish(self, current: _Open, at_ns: int, outcomes: list[Outcome]) -> None:
         self._open.popleft()
@@ -271,5 +274,5 @@ class ConnectionReader:
 
 
 def _foreign(reason: str) -> Outcome:
-    """The outcome of a connection that is not HTTP/1: HTTP/2 may well have carried calls, the rest has not."""
+    """The outcome of a connection that is not HTTP/1: HTTP/2 may have carried calls, the rest has not."""
     return Dropped(reason) if reason == "not_http" else Failed(reason)

@@ -1,8 +1,8 @@
 """Content codings of a body, undone as it streams in and in bounded memory.
 
-gzip and deflate (zlib or raw, as both are in use) are undone; a coding that we cannot undo is named once and the
-body is then unreadable. Archives and some proxies keep the header but store the decoded bytes, so a body that
-claims gzip and is none counts as plain.
+gzip and deflate (zlib or raw, as both are in use) are undone; a coding that we cannot undo is named once and
+the body is then unreadable. Archives and some proxies keep the header but store the decoded bytes, so a body
+that claims gzip and is none counts as plain.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class BodyDecoder:
         self._read = self._written = 0
         if codings and self._coding not in ("gzip", "deflate"):
             self.problem, self._decided = UNSUPPORTED, True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether bytes come out as they go in."""
+        return self._decided and self._inflate is None and not self.problem
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decoded bytes of `data`, in pieces of at most MAX_PIECE."""

@@ -9,7 +9,7 @@ and says that it skipped something.
 split makes no difference to the parts (body slices aside). After `Malformed` or `Opaque` nothing more comes.
 
 Bounds: a head and the trailers hold at most `MAX_HEAD` bytes, a chunk-size line `MAX_CHUNK_LINE`; bodies are
-passed through and never held; while lost, at most `MAX_HEAD` bytes of a possible start line are held.
+passed on and never held; while lost, at most `MAX_HEAD` bytes of a possible start line are held.
 """
 
 from __future__ import annotations
@@ -64,30 +64,20 @@ class Mark(Enum):
 Part = RequestHead | ResponseHead | bytes | Mark | Malformed
 
 
-class _State(Enum):
-    HEAD = auto()
-    FIXED = auto()
-    CHUNK_SIZE = auto()
-    CHUNK_DATA = auto()
-    CHUNK_END = auto()
-    TRAILERS = auto()
-    UNTIL_CLOSE = auto()
-    CHUNKS_LOST = auto()
-    LOST = auto()
-    DEAD = auto()
-
-
-_BODY_STATES: Final = frozenset(
-    {
-        _State.FIXED,
-        _State.CHUNK_SIZE,
-        _State.CHUNK_DATA,
-        _State.CHUNK_END,
-        _State.TRAILERS,
-        _State.UNTIL_CLOSE,
-        _State.CHUNKS_LOST,
-    }
-)
+# States of a reader, in the order of `MessageReader._steps`.
+(
+    _HEAD,
+    _FIXED,
+    _CHUNK_SIZE,
+    _CHUNK_DATA,
+    _CHUNK_END,
+    _TRAILERS,
+    _UNTIL_CLOSE,
+    _CHUNKS_LOST,
+    _LOST,
+    _DEAD,
+) = range(10)
+_CHUNKED_STATES: Final = (_CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _TRAILERS, _CHUNKS_LOST)
 
 _H2_PREFACE: Final = b"PRI * HTTP/2.0"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
@@ -101,7 +91,9 @@ _LOST_REQUEST: Final = re.compile(
     rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS|CONNECT) [!-~]{1,7168} HTTP/1\.[01]\r\n"
 )
 _LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[^\r\n]{0,128}\r\n[A-Za-z0-9-]+:")
-_CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+_FOLD: Final = re.compile(r"\r?\n[ \t]+")
+_HEADER_LINE: Final = re.compile(r"^([^\s:]+)[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE)
+_CHUNK_LINE: Final = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 _LOST_CHUNK: Final = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
 
 
@@ -117,33 +109,28 @@ class MessageReader:
         self, request_method: Callable[[], str | None] | None = None, *, joined_late: bool = False
     ) -> None:
         self._request_method = request_method
-        self._state = _State.LOST if joined_late else _State.HEAD
+        self._state = _LOST if joined_late else _HEAD
         self._held = b""
         self._remaining = 0
         self._consumed = 0  # bytes of the stream before `_held`, missing ones included
         self.message_offset = 0  # where in the stream the latest message began, in bytes
-        self._steps: dict[_State, Callable[[bytes, int, list[Part]], int]] = {
-            _State.HEAD: self._read_head,
-            _State.FIXED: self._read_counted,
-            _State.CHUNK_SIZE: self._read_chunk_size,
-            _State.CHUNK_DATA: self._read_counted,
-            _State.CHUNK_END: self._read_chunk_end,
-            _State.TRAILERS: self._read_trailers,
-            _State.UNTIL_CLOSE: self._read_all,
-            _State.CHUNKS_LOST: self._find_chunk,
-            _State.LOST: self._find_message,
-            _State.DEAD: self._discard,
-        }
-
-    @property
-    def in_message(self) -> bool:
-        """Whether a message has begun and not ended, a partly read head included."""
-        return self._state in _BODY_STATES or (self._state is _State.HEAD and bool(self._held))
+        self._steps: tuple[Callable[[bytes, int, list[Part]], int], ...] = (
+            self._read_head,
+            self._read_counted,
+            self._read_chunk,
+            self._read_counted,
+            self._read_chunk_end,
+            self._read_trailers,
+            self._read_all,
+            self._find_chunk,
+            self._find_message,
+            self._discard,
+        )
 
     @property
     def is_lost(self) -> bool:
         """Whether the next message still has to be found."""
-        return self._state is _State.LOST
+        return self._state == _LOST
 
     def feed(self, data: bytes) -> list[Part]:
         """The parts that `data`, the next bytes of the direction, complete."""
@@ -166,34 +153,31 @@ class MessageReader:
         held, self._held = len(self._held), b""
         self._consumed += held + size
         state = self._state
-        if state in (_State.DEAD, _State.LOST):
+        if state in (_DEAD, _LOST):
             return []
-        if state is _State.UNTIL_CLOSE:
-            return [Mark.GAP]
-        if state in (_State.FIXED, _State.CHUNK_DATA) and size <= self._remaining:
+        if state in (_FIXED, _CHUNK_DATA) and size <= self._remaining:
             self._remaining -= size
-            if self._remaining:
-                return [Mark.GAP]
-            if state is _State.CHUNK_DATA:
-                self._state = _State.CHUNK_END
-                return [Mark.GAP]
-            return [Mark.GAP, self._end()]
-        if state in _BODY_STATES and state is not _State.FIXED and self._request_method is not None:
+            if self._remaining == 0 and state == _FIXED:
+                return [Mark.GAP, self._end()]
+            if self._remaining == 0:
+                self._state = _CHUNK_END
+        elif state in _CHUNKED_STATES and self._request_method is not None:
             # A long stream of small chunks is where usage comes last: look for the next chunk.
-            self._state = _State.CHUNKS_LOST
-            return [Mark.GAP]
-        self._state = _State.LOST
-        return [Mark.LOST]
+            self._state = _CHUNKS_LOST
+        elif state != _UNTIL_CLOSE:
+            self._state = _LOST
+            return [Mark.LOST]
+        return [Mark.GAP]
 
     def close(self) -> list[Part]:
         """The direction has ended: completes a body that lasts until the connection closes."""
-        if self._state is _State.UNTIL_CLOSE:
+        if self._state == _UNTIL_CLOSE:
             return [self._end()]
         return []
 
     def become_opaque(self) -> None:
         """The connection speaks another protocol from here on (101, CONNECT): ignore the rest."""
-        self._state = _State.DEAD
+        self._state = _DEAD
         self._held = b""
 
     # Each step takes (data, position) and returns the position it consumed up to, or -1 for "need more".
@@ -243,11 +227,11 @@ class MessageReader:
         encoding, length, reason = _body_framing(headers)
         if reason:
             parts.append(Malformed(reason))
-            self._state = _State.DEAD
+            self._state = _DEAD
         elif "chunked" in encoding:
-            self._state = _State.CHUNK_SIZE
+            self._state = _CHUNK_SIZE
         elif length:
-            self._state, self._remaining = _State.FIXED, length
+            self._state, self._remaining = _FIXED, length
         else:
             parts.append(self._end())
 
@@ -259,18 +243,18 @@ class MessageReader:
         encoding, length, reason = _body_framing(headers)
         if status == 101 or (method == "CONNECT" and 200 <= status < 300):
             parts.append(Mark.OPAQUE)
-            self._state = _State.DEAD
+            self._state = _DEAD
         elif method == "HEAD" or status in (204, 304):
             parts.append(self._end())
         elif reason:
             parts.append(Malformed(reason))
-            self._state = _State.DEAD
+            self._state = _DEAD
         elif "chunked" in encoding:
-            self._state = _State.CHUNK_SIZE
+            self._state = _CHUNK_SIZE
         elif encoding or length is None:
-            self._state = _State.UNTIL_CLOSE
+            self._state = _UNTIL_CLOSE
         elif length:
-            self._state, self._remaining = _State.FIXED, length
+            self._state, self._remaining = _FIXED, length
         else:
             parts.append(self._end())
 
@@ -279,39 +263,43 @@ class MessageReader:
         self._remaining -= len(piece)
         parts.append(piece)
         if not self._remaining:
-            if self._state is _State.FIXED:
+            if self._state == _FIXED:
                 parts.append(self._end())
             else:
-                self._state = _State.CHUNK_END
+                self._state = _CHUNK_END
         return position + len(piece)
 
-    def _read_chunk_size(self, data: bytes, position: int, parts: list[Part]) -> int:
-        match = _CHUNK_SIZE.match(data, position, position + MAX_CHUNK_LINE)
-        if match is None:
-            line_end = data.find(b"\n", position, position + MAX_CHUNK_LINE)
-            if line_end >= 0 or len(data) - position >= MAX_CHUNK_LINE:
-                return self._fail("bad_chunk", data, parts)
-            return -1
-        self._remaining = int(match[1], 16)
-        begin = match.end()
-        if not self._remaining:
-            self._state = _State.TRAILERS
-            return begin
-        end = begin + self._remaining
+    def _read_chunk(self, data: bytes, position: int, parts: list[Part]) -> int:
+        """Reads chunks for as long as they are whole, which in a stream of events nearly all are."""
+        whole: list[bytes] = []
+        while (match := _CHUNK_LINE.match(data, position, position + MAX_CHUNK_LINE)) is not None:
+            size = int(match[1], 16)
+            begin = match.end()
+            end = begin + size
+            if not size or data[end : end + 2] != b"\r\n":
+                self._remaining = size
+                self._state = _CHUNK_DATA if size else _TRAILERS
+                position = begin
+                break
+            whole.append(data[begin:end])
+            position = end + 2
+        if whole:
+            parts.append(whole[0] if len(whole) == 1 else b"".join(whole))
+        if match is not None or position == len(data):
+            return position
         if (
-            data[end : end + 2] == b"\r\n"
-        ):  # the whole chunk is here, as it is for nearly every event of a stream
-            parts.append(data[begin:end])
-            return end + 2
-        self._state = _State.CHUNK_DATA
-        return begin
+            data.find(b"\n", position, position + MAX_CHUNK_LINE) >= 0
+            or len(data) - position >= MAX_CHUNK_LINE
+        ):
+            return self._fail("bad_chunk", data, parts)
+        return position if whole else -1
 
     def _read_chunk_end(self, data: bytes, position: int, parts: list[Part]) -> int:
         if data.startswith(b"\n", position):
-            self._state = _State.CHUNK_SIZE
+            self._state = _CHUNK_SIZE
             return position + 1
         if data.startswith(b"\r\n", position):
-            self._state = _State.CHUNK_SIZE
+            self._state = _CHUNK_SIZE
             return position + 2
         if data[position:] == b"\r":
             return -1
@@ -339,11 +327,11 @@ class MessageReader:
         chunk = _LOST_CHUNK.search(data, position)
         message = _LOST_STATUS.search(data, position)
         if message is not None and (chunk is None or message.start() < chunk.start()):
-            self._state = _State.HEAD
+            self._state = _HEAD
             parts.append(Mark.LOST)
             return message.start()
         if chunk is not None:
-            self._state = _State.CHUNK_SIZE
+            self._state = _CHUNK_SIZE
             return chunk.start() + 2
         return self._keep_tail(data, position)
 
@@ -352,7 +340,7 @@ class MessageReader:
         match = pattern.search(data, position)
         if match is None:
             return self._keep_tail(data, position)
-        self._state = _State.HEAD
+        self._state = _HEAD
         return match.start()
 
     def _keep_tail(self, data: bytes, position: int) -> int:
@@ -364,28 +352,22 @@ class MessageReader:
         return len(data)
 
     def _end(self) -> Part:
-        self._state = _State.HEAD
+        self._state = _HEAD
         self._remaining = 0
         return Mark.END
 
     def _fail(self, reason: str, data: bytes, parts: list[Part]) -> int:
         parts.append(Malformed(reason))
-        self._state = _State.DEAD
+        self._state = _DEAD
         return len(data)
 
 
 def _headers(block: bytes) -> Headers:
     """Header lines as (lower-case name, value) pairs; a line that is none is skipped, a folded one joined."""
-    headers: list[tuple[str, str]] = []
-    for line in block.decode("latin-1").split("\n"):
-        if line[:1] in (" ", "\t") and headers:
-            name, value = headers[-1]
-            headers[-1] = (name, f"{value} {line.strip()}".strip())
-            continue
-        name, colon, value = line.partition(":")
-        if colon and name:
-            headers.append((name.strip().lower(), value.strip()))
-    return tuple(headers)
+    text = block.decode("latin-1")
+    if "\n " in text or "\n\t" in text:
+        text = _FOLD.sub(" ", text)
+    return tuple([(name.lower(), value.rstrip()) for name, value in _HEADER_LINE.findall(text)])
 
 
 def _body_framing(headers: Headers) -> tuple[str, int | None, str]:

@@ -2,13 +2,13 @@
 
 A request may carry 100 MB of images and a response 100 MB of vectors, while a dozen short values in them are
 all that metering needs. What is wanted is a tree: keys of objects (`"*"` for every item of an array) down to
-`VALUE` (take it, whatever it is) or `PRESENT` (only note that it is there). The outcome is the document pruned
-to that tree, the same whether it was read whole or in any pieces.
+`VALUE` (take it, whatever it is) or `PRESENT` (only note that it is there). The outcome is the document
+pruned to that tree, the same whether it was read whole or in any pieces.
 
 Small bodies are parsed by orjson and pruned; larger ones, and damaged ones, go through `Picker`, which jumps
-over strings and unwanted subtrees with regular expressions. It is strict about everything on the way to what is
-wanted and about brackets and strings everywhere; commas and literals inside a skipped subtree are not judged.
-A repeated key counts with its last value, as in every common parser.
+over strings and unwanted subtrees with regular expressions. It is strict about everything on the way to what
+is wanted and about brackets and strings everywhere; commas and literals inside a skipped subtree are not
+judged. A repeated key counts with its last value, as in every common parser.
 
 Bounds: `MAX_SMALL` bytes held for a small body, `MAX_VALUE` for one picked value (a larger one is left out),
 `MAX_KEY` for a key, `MAX_ITEMS` picked items of an array (the rest is skipped), `MAX_DEPTH` open brackets.
@@ -50,13 +50,19 @@ class MalformedJson(ValueError):
     """The bytes are no JSON document: broken syntax, cut short, or nested beyond reason."""
 
 
-_STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
-_FLAT: Final = rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+"
-# As much of a skipped subtree as lies between two brackets that do not close each other at once.
-_SKIP: Final = re.compile(
-    rb'(?:[^"{}\[\]]++|' + _STRING + rb"|\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\])*+", re.DOTALL
-)
-_STRING_REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+
+
+def _skippable(depth: int) -> bytes:
+    """A pattern for anything between two brackets, whole containers up to `depth` levels deep included."""
+    inner = _skippable(depth - 1) if depth else b""
+    containers = rb"|\{" + inner + rb"\}|\[" + inner + rb"\]" if depth else b""
+    return rb'[^"{}\[\]]*+(?:(?:' + _STRING + containers + rb')[^"{}\[\]]*+)*+'
+
+
+# As much of a skipped subtree as one look can take; what is nested deeper is counted bracket by bracket.
+_SKIP: Final = re.compile(_skippable(4), re.DOTALL)
+_STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 _SCALAR_RUN: Final = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
 _SCALAR: Final = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
@@ -76,6 +82,10 @@ class _State(Enum):
     STRING = auto()
     SUBTREE = auto()
     DONE = auto()
+
+
+# The byte that ends a level which may end at once.
+_ENDS: Final = {_State.KEY_OR_END: 0x7D, _State.ITEM_OR_END: 0x5D}
 
 
 class _Level:
@@ -152,7 +162,7 @@ class Picker:
             position = reached
 
     def finish(self) -> Any:
-        """The document pruned to what is wanted: a dict, a list, or None where it is neither. Raises MalformedJson."""
+        """The document pruned to what is wanted, None where it is no container. Raises MalformedJson."""
         if self._state is _State.SCALAR and not self._levels:
             self._end_scalar()
         if self._held == _BOM[: len(self._held)] and self._state is _State.VALUE:
@@ -172,22 +182,16 @@ class Picker:
     def _step(self, data: bytes, position: int) -> int:
         """One token of the levels on the way to what is wanted; -1 where it needs more bytes."""
         byte, state = data[position], self._state
-        if state is _State.COMMA_OR_END:
-            if byte == 0x2C:
-                self._state = _State.KEY if self._levels[-1].is_object else _State.VALUE
-                return position + 1
-            return self._close_level(byte, position)
-        if state is _State.KEY_OR_END and byte == 0x7D:
+        if byte == _ENDS.get(state) or (state is _State.COMMA_OR_END and byte != 0x2C):
             return self._close_level(byte, position)
         if state in (_State.KEY, _State.KEY_OR_END):
             return self._read_key(data, position)
-        if state is _State.COLON:
-            if byte != 0x3A:
+        if state in (_State.COMMA_OR_END, _State.COLON):
+            if state is _State.COLON and byte != 0x3A:
                 raise MalformedJson("expected a colon")
-            self._state = _State.VALUE
+            wants_key = state is _State.COMMA_OR_END and self._levels[-1].is_object
+            self._state = _State.KEY if wants_key else _State.VALUE
             return position + 1
-        if state is _State.ITEM_OR_END and byte == 0x5D:
-            return self._close_level(byte, position)
         if state is _State.DONE:
             raise MalformedJson("bytes after the document")
         return self._begin_value(byte, position)

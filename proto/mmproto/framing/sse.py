@@ -2,9 +2,9 @@
 
 Follows the WHATWG grammar (CR, LF or CRLF end a line, a blank line ends an event, `:` starts a comment, one
 space after the colon is dropped), with two differences that a bystander needs: an event that the end of the
-stream cuts off is reported by `finish` rather than dropped, because some servers omit the last blank line; and
-an event above `MAX_HELD` bytes is passed on in pieces rather than held, because the last event of a stream,
-the one with the usage, may repeat megabytes of generated images.
+stream cuts off is reported by `finish` rather than dropped, because some servers omit the last blank line;
+and an event above `MAX_HELD` bytes is passed on in pieces rather than held, because the last event of a
+stream, the one with the usage, may repeat megabytes of generated images.
 
 Nearly all events of a stream are one short `data:` line, and that shape takes a short path.
 """
@@ -19,6 +19,9 @@ MAX_HELD: Final = 64 * 1024
 # Two line ends in a row. The LF of a final CRLF may stay behind: it is an empty line more, which is nothing.
 _BLANK: Final = re.compile(rb"\n\n|\n\r|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+# The shape of nearly all events: a name perhaps, and one line of data.
+_SIMPLE: Final = re.compile(rb"(?:event: ?([^\r\n]*)(?:\r\n|\n|\r))?data: ?([^\r\n]*)")
 
 
 class ServerEvent(NamedTuple):
@@ -61,6 +64,11 @@ class EventReader:
             if len(self._held) > MAX_HELD:
                 self._begin_large(events)
         return events
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of an event has been held back."""
+        return not self._held and self._large is None
 
     def lose(self) -> None:
         """Bytes are missing: what is held is damaged, and the next whole event begins after a blank line."""
@@ -172,19 +180,20 @@ def _split(data: bytes, events: list[ServerEvent]) -> int:
 
 def _append_event(block: bytes, events: list[ServerEvent]) -> None:
     """Appends the event that the lines of `block` make, if they carry data."""
-    if block.startswith(b"data:") and b"\n" not in block and b"\r" not in block:
-        events.append(ServerEvent("", block[6:] if block[5:6] == b" " else block[5:]))
+    simple = _SIMPLE.fullmatch(block)
+    if simple is not None:
+        name, value = simple.groups()
+        events.append(ServerEvent(name.decode("utf-8", "replace") if name else "", value))
         return
-    name = ""
-    lines: list[bytes] = []
+    name, lines = b"", []
     for line in _LINE_END.split(block):
         field, value = _field(line)
         if field == b"data":
             lines.append(value)
         elif field == b"event":
-            name = value.decode("utf-8", "replace")
+            name = value
     if lines:
-        events.append(ServerEvent(name, lines[0] if len(lines) == 1 else b"\n".join(lines)))
+        events.append(ServerEvent(name.decode("utf-8", "replace"), b"\n".join(lines)))
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:

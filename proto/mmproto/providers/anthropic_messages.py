@@ -1,15 +1,16 @@
 """Anthropic messages: input EXCLUDES cache reads and writes; stream usage is laid over, field by field.
 
-A stream opens with `message_start`, which has the exact input and a placeholder of 1 to 8 output tokens, and closes
-with `message_delta`, which has the final numbers of whatever changed. The delta's fields replace the start's, they
-are not added; the placeholder is never reported as output.
+A stream opens with `message_start`, which has the exact input and a placeholder of 1 to 8 output tokens, and
+closes with `message_delta`, which has the final numbers of whatever changed. The delta's fields replace the
+start's, they are not added; the placeholder is never reported as output.
 
 `cache_creation` splits writes by lifetime; without it all writes count as 5 minutes, the API's default.
 
-`iterations` lists the passes of one request. The top level is the sum of the passes of type `message`; passes of
-other types (`compaction`, `advisor_message`) are billed beside it. A pass without a model of its own ran on the
-requested model and is added here. An advisor pass names its own model and price: one call has one model, so it
-cannot be added without pricing it wrongly; it is left out, named `other_model_iterations`, and the quality is PARTIAL.
+`iterations` lists the passes of one request. The top level is the sum of the passes of type `message`; passes
+of other types (`compaction`, `advisor_message`) are billed beside it. A pass without a model of its own ran
+on the requested model and is added here. An advisor pass names its own model and price: one call has one
+model, so it cannot be added without pricing it wrongly; it is left out, named `other_model_iterations`, and
+the quality is PARTIAL.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import VALUE, Tree
-from mmproto.framing.sse import ServerEvent
 from mmproto.providers.dialect import CONTRADICTORY_COUNTS, Counts, Dialect, Measured, text
-from mmproto.v1.usage_pb2 import Quality
+from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 _MESSAGE: Final[Tree] = {
     "id": VALUE,
@@ -31,7 +31,6 @@ _MESSAGE: Final[Tree] = {
     "error": VALUE,
 }
 _TELLING: Final = frozenset({"message_start", "message_delta", "message_stop", "error"})
-_TELLING_BYTES: Final = (b"message_", b'"error"')
 OTHER_MODEL: Final = "other_model_iterations"
 
 
@@ -41,6 +40,7 @@ class AnthropicMessages(Dialect):
     operation: ClassVar[str] = "chat"
     flavour: ClassVar[str] = "anthropic"
     response_tree: ClassVar[Tree] = _MESSAGE
+    telling_names: ClassVar[frozenset[str]] = _TELLING
     event_tree: ClassVar[Tree] = {
         "type": VALUE,
         "message": _MESSAGE,
@@ -69,11 +69,9 @@ class AnthropicMessages(Dialect):
         if document.get("error"):
             self.take_error(document["error"])
 
-    def is_telling(self, event: ServerEvent) -> bool:
-        """All but the content events."""
-        if event.name:
-            return event.name in _TELLING
-        return any(mark in event.data for mark in _TELLING_BYTES)
+    def tells(self, data: bytes) -> bool:
+        """All but the content events and pings."""
+        return b"message_" in data or b'"error"' in data
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes one of the message events or an error."""
@@ -137,7 +135,7 @@ class AnthropicMessages(Dialect):
         if not tokens:
             return Measured()
         exact = whole and self._final and counts.sound
-        return Measured(tokens, units, Quality.QUALITY_EXACT if exact else Quality.QUALITY_PARTIAL)
+        return Measured(tokens, units, QUALITY_EXACT if exact else QUALITY_PARTIAL)
 
 
 def _add(counts: Counts, tokens: dict[str, int], usage: Mapping[str, Any], *, with_output: bool) -> bool:

@@ -22,7 +22,7 @@ from mmproto import usage as limits
 from mmproto.framing.jsonpick import PRESENT, VALUE, JsonBody, MalformedJson, Tree, prune
 from mmproto.framing.sse import ServerEvent
 from mmproto.providers.hosts import Quirk
-from mmproto.v1.usage_pb2 import Quality
+from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN, Quality
 
 # Names of anomalies: exposed by `Recognised.anomalies` and counted by reason.
 BAD_COUNT: Final = "bad_count"
@@ -77,23 +77,25 @@ class Measured:
 
     tokens: dict[str, int] = field(default_factory=dict)
     units: dict[str, float] = field(default_factory=dict)
-    quality: Quality = Quality.QUALITY_UNKNOWN
+    quality: Quality = QUALITY_UNKNOWN
 
 
 class Dialect(ABC):
     """Reads one exchange of one API."""
 
     operation: ClassVar[str]
-    # `gen_ai.provider.name` where the host says nothing: that of the API's flavour, as OpenTelemetry prescribes.
+    # `gen_ai.provider.name` where the host says nothing: that of the API's flavour, as OpenTelemetry
+    # prescribes.
     flavour: ClassVar[str]
     response_tree: ClassVar[Tree]
     event_tree: ClassVar[Tree]
+    # Names of the events that count, for APIs whose events have names.
+    telling_names: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, quirks: frozenset[Quirk]) -> None:
         self.quirks = quirks
         self.facts = Facts()
         self._large: JsonBody | None = None
-        self._events = 0
 
     def read_request(self, document: Any) -> None:
         """Takes the request, pruned to REQUEST_TREE."""
@@ -126,10 +128,9 @@ class Dialect(ABC):
                 large, self._large = self._large, None
                 self._take_large(large)
             return
-        self._events += 1
         if event.data == b"[DONE]":
             self.facts.terminated = True
-        elif self.is_telling(event):
+        elif event.name in self.telling_names or (not event.name and self.tells(event.data)):
             try:
                 document = prune(orjson.loads(event.data), self.event_tree)
             except orjson.JSONDecodeError:
@@ -162,8 +163,11 @@ class Dialect(ABC):
         """Takes a response that is one document, pruned to `response_tree`."""
 
     @abstractmethod
-    def is_telling(self, event: ServerEvent) -> bool:
-        """Whether an event may carry anything that counts. Called for each one: cheap, and rather too often true."""
+    def tells(self, data: bytes) -> bool:
+        """Whether the bytes of one or more whole events may carry anything that counts.
+
+        Asked for every piece of a stream, so it looks for a few byte strings and is rather too often true.
+        """
 
     @abstractmethod
     def take_event(self, name: str, document: dict[str, Any]) -> None:
@@ -183,7 +187,7 @@ class Counts:
 
     def get(self, source: Any, *names: str) -> int | None:
         """The first of `names` that `source` reports, None where it reports none or nonsense."""
-        if not isinstance(source, Mapping):
+        if not isinstance(source, dict):
             return None
         for name in names:
             value = source.get(name)

@@ -1,8 +1,8 @@
 """Which provider answers at which host, and in what its numbers differ from the dialect it speaks. Data.
 
-Providers carry their OpenTelemetry name (`gen_ai.provider.name`) where OpenTelemetry has one, a plain lower-case
-name of their own where it has none. A pattern is a host, or `*.suffix`, or has `*` for one label elsewhere; ports
-are not part of it. Some hosts serve several products by path: `by_path` is tried first.
+Providers carry their OpenTelemetry name (`gen_ai.provider.name`) where OpenTelemetry has one, a plain
+lower-case name of their own where it has none. A pattern is a host, or `*.suffix`, or has `*` for one label
+elsewhere; ports are not part of it. Some hosts serve several products by path: `by_path` is tried first.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
 from typing import Final
 
 
 class Quirk(Enum):
     """A known departure from the dialect's meaning of its numbers."""
 
-    # Chat completions: `completion_tokens` leaves reasoning out (xAI; for Gemini models behind Vercel even the
-    # total does).
+    # Chat completions: `completion_tokens` leaves reasoning out (xAI; for Gemini models behind Vercel even
+    # the total does).
     REASONING_OUTSIDE_COMPLETION = auto()
     # The same, but only for some models: it shows when reasoning exceeds the completion.
     REASONING_MAY_BE_OUTSIDE = auto()
@@ -130,6 +129,8 @@ HOSTS: Final = (
     Host("inference.do-ai.run", "digitalocean"),
     Host("api.scaleway.ai", "scaleway"),
 )
+# Local servers are reached under any name; their own default port tells.
+PORTS: Final[Mapping[str, str]] = {"11434": "ollama"}
 # Hosts above that serve far more than LLMs: only their LLM paths say anything about them.
 MIXED_HOSTS: Final = frozenset({"databricks", "snowflake", "cloudflare"})
 
@@ -141,7 +142,6 @@ _PATTERNS: Final = tuple(
 )
 
 
-@lru_cache(maxsize=1024)
 def find(host: str) -> Host | None:
     """The provider's host that `host` (lower-case, without a port) is, if it is one of the table."""
     found = _EXACT.get(host)
@@ -159,6 +159,11 @@ def provider_at(host: Host, path: str) -> str:
         if path.startswith(prefix):
             return provider
     return host.provider
+
+
+def provider_by_port(host: str) -> str:
+    """The provider whose default port `host[:port]` has, else ""."""
+    return PORTS.get(host.rpartition(":")[2], "")
 
 
 def without_port(host: str) -> str:

@@ -1,8 +1,8 @@
 """OpenAI chat completions and the older text completions: one shape of response, two operations.
 
 Streams carry usage only where the client asked for it or the provider gives it anyway: on the last chunk, on
-every chunk as a running sum, or twice (Groq). So the LAST usage that is not null counts and nothing is summed.
-Azure opens a stream with a chunk whose model is "".
+every chunk as a running sum, or twice (Groq). So the LAST usage that is not null counts and nothing is
+summed. Azure opens a stream with a chunk whose model is "".
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from mmproto.framing.jsonpick import EVERY, VALUE, Tree
-from mmproto.framing.sse import ServerEvent
 from mmproto.providers import openai_usage
 from mmproto.providers.dialect import Dialect, Measured, text
-from mmproto.v1.usage_pb2 import Quality
+from mmproto.v1.usage_pb2 import QUALITY_PARTIAL
 
 _TREE: Tree = {
     "id": VALUE,
@@ -46,17 +45,17 @@ class OpenAIChat(Dialect):
             self.facts.terminated = True
             self._finished = True
 
-    def is_telling(self, event: ServerEvent) -> bool:
+    def tells(self, data: bytes) -> bool:
         """The first chunks say who answers; later ones count when they finish, fail or carry usage."""
-        data = event.data
         if not (self.facts.response_model and self.facts.response_id):
             return True
-        if b'_tokens"' in data or b'"error"' in data:
+        if b'_tokens"' in data or b'"error"' in data or b"[DONE]" in data:
             return True
         reasons = data.count(b'"finish_reason"')
         if not reasons:
             return False
-        return reasons != data.count(b'"finish_reason":null') + data.count(b'"finish_reason": null')
+        unfinished = data.count(b'"finish_reason":null') or data.count(b'"finish_reason": null')
+        return reasons != unfinished
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes a chunk, a whole completion, or an error."""
@@ -92,7 +91,7 @@ class OpenAIChat(Dialect):
         if complete or self.facts.terminated or self._finished or not result.tokens:
             return result
         tokens = {bucket: n for bucket, n in result.tokens.items() if bucket.startswith("input")}
-        return Measured(tokens, {}, Quality.QUALITY_PARTIAL)
+        return Measured(tokens, {}, QUALITY_PARTIAL)
 
 
 class OpenAICompletions(OpenAIChat):

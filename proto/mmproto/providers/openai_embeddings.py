@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from mmproto.framing.jsonpick import EVERY, VALUE, Tree
-from mmproto.framing.sse import ServerEvent
 from mmproto.providers import openai_usage
 from mmproto.providers.dialect import Dialect, Measured, text
 
@@ -43,12 +42,12 @@ class OpenAIEmbeddings(Dialect):
         if document.get("error"):
             self.take_error(document["error"], document.get("code"))
 
-    def is_telling(self, event: ServerEvent) -> bool:
+    def tells(self, data: bytes) -> bool:
         """Embeddings do not stream; if one ever does, each event is looked at."""
         return True
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
-        """See `is_telling`."""
+        """See `tells`."""
         self.read_response(document)
 
     def measured(self, *, complete: bool) -> Measured:

@@ -1,8 +1,8 @@
 """The OpenAI Responses API: typed events, usage always on the last one.
 
-A background response is accepted by POST, has no usage there (`Facts.pending`) and is fetched later by GET: the GET
-that finds it complete is what shows the spend. Polling repeats it under one response id, so it counts once. A GET
-of any other stored response repeats a call that was already seen and is no operation.
+A background response is accepted by POST, has no usage there (`Facts.pending`) and is fetched later by GET:
+the GET that finds it complete is what shows the spend. Polling repeats it under one response id, so it counts
+once. A GET of any other stored response repeats a call that was already seen and is no operation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import VALUE, Tree
-from mmproto.framing.sse import ServerEvent
 from mmproto.providers import openai_usage
 from mmproto.providers.dialect import Dialect, Measured, text
 
@@ -28,7 +27,6 @@ _TREE: Tree = {
 }
 _LAST_EVENTS: Final = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _TELLING: Final = frozenset({*_LAST_EVENTS, "response.created", "response.queued", "error"})
-_LAST_BYTES: Final = tuple(name.encode() for name in (*_LAST_EVENTS, '"error"'))
 _PENDING: Final = frozenset({"queued", "in_progress"})
 
 
@@ -38,6 +36,7 @@ class OpenAIResponses(Dialect):
     operation: ClassVar[str] = "chat"
     flavour: ClassVar[str] = "openai"
     response_tree: ClassVar[Tree] = _TREE
+    telling_names: ClassVar[frozenset[str]] = _TELLING
     event_tree: ClassVar[Tree] = {
         "type": VALUE,
         "code": VALUE,
@@ -76,11 +75,11 @@ class OpenAIResponses(Dialect):
             reason = text(details.get("reason")) if isinstance(details, dict) else ""
             facts.finish_reasons = [reason or status]
 
-    def is_telling(self, event: ServerEvent) -> bool:
-        """The first event and the last ones; all others are deltas."""
-        if event.name:
-            return event.name in _TELLING
-        return self._events == 1 or any(mark in event.data for mark in _LAST_BYTES)
+    def tells(self, data: bytes) -> bool:
+        """The events that carry a whole response, and errors; all others are deltas."""
+        return (
+            not self.facts.response_id or b'"response":' in data or b'"error"' in data or b": error" in data
+        )
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes a typed event."""

@@ -1,9 +1,9 @@
 """The usage object of OpenAI and of the many that copied it, in disjoint buckets.
 
 `prompt_tokens` (Responses: `input_tokens`) INCLUDES cached, cache-write and audio tokens; `completion_tokens`
-(`output_tokens`) INCLUDES reasoning and audio. OpenAI does not say how long a cache write lives; its writes count as
-`input_cache_write_5m`, the shorter of the two buckets. Rejected prediction tokens are inside the completion and
-priced like it: they have no bucket of their own.
+(`output_tokens`) INCLUDES reasoning and audio. OpenAI does not say how long a cache write lives; its writes
+count as `input_cache_write_5m`, the shorter of the two buckets. Rejected prediction tokens are inside the
+completion and priced like it: they have no bucket of their own.
 
 Copies differ in what is inside what. Where a usage carries a total, the total decides; where it does not, the
 host's quirks do (`hosts.Quirk`). Subsets that exceed their whole are cut to it and reported as contradictory:
@@ -17,7 +17,7 @@ from typing import Any
 
 from mmproto.providers.dialect import CONTRADICTORY_COUNTS, Counts, Facts, Measured
 from mmproto.providers.hosts import Quirk
-from mmproto.v1.usage_pb2 import Quality
+from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 
 def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: bool = True) -> Measured:
@@ -40,7 +40,13 @@ def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: b
         whole_output = total - whole_input if total >= whole_input else None
     if whole_input is not None and whole_output is not None:
         whole_input, whole_output = _settle(
-            counts, quirks, whole_input, whole_output, total, audio_in or 0, reasoning or 0
+            counts,
+            quirks,
+            whole_input=whole_input,
+            whole_output=whole_output,
+            total=total,
+            audio_in=audio_in or 0,
+            reasoning=reasoning or 0,
         )
     tokens: dict[str, int] = {}
     if whole_input is not None:
@@ -64,12 +70,13 @@ def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: b
         return Measured()
     complete = whole_input is not None and (whole_output is not None or not has_output)
     exact = complete and counts.sound
-    return Measured(tokens, {}, Quality.QUALITY_EXACT if exact else Quality.QUALITY_PARTIAL)
+    return Measured(tokens, {}, QUALITY_EXACT if exact else QUALITY_PARTIAL)
 
 
 def _settle(
     counts: Counts,
     quirks: frozenset[Quirk],
+    *,
     whole_input: int,
     whole_output: int,
     total: int | None,
@@ -106,7 +113,6 @@ def _divide(
             continue
         if count > remaining:
             counts.doubt(CONTRADICTORY_COUNTS)
-            count = remaining
-        tokens[bucket] = count
-        remaining -= count
+        tokens[bucket] = min(count, remaining)
+        remaining -= tokens[bucket]
     tokens[rest] = remaining

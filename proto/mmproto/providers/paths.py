@@ -1,8 +1,8 @@
 """Which request is which operation: method and path, as data.
 
-Paths are matched at their end, because gateways and compatible servers put anything before them. At a host that
-no table knows the path alone proves nothing (there are other APIs with `/v1/messages`): there `Match.known_host` is
-false, and the exchange must look like the dialect in its bodies as well.
+Paths are matched at their end, because gateways and compatible servers put anything before them. At a host
+that no table knows the path alone proves nothing (there are other APIs with `/v1/messages`): there
+`Match.known_host` is false, and the exchange must look like the dialect in its bodies as well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from mmproto.providers import hosts
@@ -42,6 +43,11 @@ _OTHER_OPERATIONS: Final = re.compile(
     r"|/api/embeddings|/threads/runs|/threads/[^/]+/runs|/videos(/generations)?|/services/aigc/.*)",
     re.IGNORECASE,
 )
+# Paths that no other API has: behind a gateway of unknown name they still show whose dialect is spoken.
+_FOREIGN_SHAPES: Final = (
+    (re.compile(r".*/models/[^/]+:(stream)?generateContent", re.IGNORECASE), "gcp.gemini"),
+    (re.compile(r".*/model/[^/]+/(converse|invoke)(-stream|-with-response-stream)?"), "aws.bedrock"),
+)
 # Where an operation is only described, counted or prepared.
 _PREPARATIONS: Final = re.compile(
     r".*(/count[_-]tokens|/input_tokens|:countTokens|/tokenize|/batches|/apply)", re.IGNORECASE
@@ -70,12 +76,15 @@ class Match:
 
 def match(method: str, host: str, target: str, extra_hosts: Mapping[str, str]) -> Match:
     """Classifies a request. `host` may carry a port; `extra_hosts` is `ReadingRules.hosts`."""
-    path = _path(target)
-    bare = hosts.without_port(host)
-    known = hosts.find(bare)
-    configured = _configured(host.lower(), bare, extra_hosts)
+    configured = _configured(host.lower(), hosts.without_port(host), extra_hosts) if extra_hosts else ""
+    return _match(method, host.lower(), _path(target), configured)
+
+
+@lru_cache(maxsize=1024)
+def _match(method: str, host: str, path: str, configured: str) -> Match:
+    known = hosts.find(hosts.without_port(host))
     quirks = known.quirks if known else frozenset[hosts.Quirk]()
-    provider = configured or (hosts.provider_at(known, path) if known else "")
+    provider = configured or (hosts.provider_at(known, path) if known else hosts.provider_by_port(host))
     retrieval = method == "GET" and _RETRIEVAL.fullmatch(path) is not None
     dialect: type[Dialect] | None = None
     if method == "POST":
@@ -96,6 +105,8 @@ def match(method: str, host: str, target: str, extra_hosts: Mapping[str, str]) -
 
 
 def _reason(method: str, path: str, provider: str) -> str:
+    if not provider and method == "POST":
+        provider = next((name for shape, name in _FOREIGN_SHAPES if shape.fullmatch(path)), "")
     if not provider:
         return NOT_LLM
     lost = method == "POST" and not _PREPARATIONS.fullmatch(path) and _OTHER_OPERATIONS.fullmatch(path)
@@ -114,8 +125,6 @@ def _path(target: str) -> str:
 
 
 def _configured(host: str, bare: str, extra_hosts: Mapping[str, str]) -> str:
-    if not extra_hosts:
-        return ""
     for name in (host, bare):
         if name in extra_hosts:
             return extra_hosts[name]

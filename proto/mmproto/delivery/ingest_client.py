@@ -94,6 +94,8 @@ class IngestClient:
         connection.request("POST", self._target, body, headers)
         reply = connection.getresponse()
         answer = reply.read(_MAX_ANSWER_BYTES)
+        if reply.length:
+            raise http.client.IncompleteRead(answer, reply.length)
         if reply.will_close or not reply.isclosed():
             self.close()
         return reply.status, reply.headers, answer

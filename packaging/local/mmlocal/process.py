@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 READY = re.compile(r"listening on (https?://\S+)")
-IMPORTANT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b", re.IGNORECASE)
+IMPORTANT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
 LAST_LINES = 12
 LINE_LIMIT = 1 << 20  # bytes; a longer line ends the reading of that process, not the process
 PR_SET_PDEATHSIG = 1

@@ -11,7 +11,6 @@ from mmlocal.clients.pace import around, order, pause
 
 def main() -> None:
     session = requests.Session()
-    session.verify = os.environ["SSL_CERT_FILE"]
     session.headers["user-agent"] = "code-review/2.3"
     session.headers["authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
     while True:

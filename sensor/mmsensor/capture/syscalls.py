@@ -24,6 +24,7 @@ _MAP_DELETE_ELEM = 3
 _MAP_GET_NEXT_KEY = 4
 _RAW_TRACEPOINT_OPEN = 17
 _LINK_CREATE = 28
+_LINK_GET_FD_BY_ID = 30
 
 #: enum bpf_attach_type, BPF_TRACE_UPROBE_MULTI (Linux 6.6).
 TRACE_UPROBE_MULTI = 48
@@ -206,3 +207,12 @@ def _perf_event_open(attributes: bytes, cpu: int) -> int:
             ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
         )
     )
+
+
+def link_exists(link_id: int) -> bool:
+    """Whether the kernel still has this link, whoever holds it."""
+    try:
+        os.close(_bpf(_LINK_GET_FD_BY_ID, struct.pack("=I", link_id)))
+    except FileNotFoundError:
+        return False
+    return True

@@ -8,15 +8,9 @@ unix time in nanoseconds; offsets and sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
-
-class Direction(IntEnum):
-    """As the probed process did it."""
-
-    WRITE = 0
-    READ = 1
+from mmproto.reader import Direction
 
 
 class ConnectionKey(NamedTuple):

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmproto.reader import Direction
 from mmsensor.capture.options import CaptureOptions
 from mmsensor.capture.session import Capture
-from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Direction, Gap, Opened, Sni, StreamEvent
+from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Sni, StreamEvent
 
 WORKLOADS = Path(__file__).parent / "workloads"
 PATIENCE_S = 60.0
@@ -159,7 +160,8 @@ def started(arguments: Sequence[str]) -> Iterator[Workload]:
 
 
 def python(name: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-W", "ignore", str(WORKLOADS / name), *map(str, arguments)]
+    """A workload module by name, run from the project's folder as the tests are."""
+    return [sys.executable, "-m", f"tests.sensor.capture.workloads.{name}", *map(str, arguments)]
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mmproto.reader import Direction
 from mmsensor.capture.options import CaptureOptions, LinkKind
-from mmsensor.streams.events import Direction
 from tests.sensor.capture.recorder import WORKLOADS, Recorder, python, recording, started
 
 pytestmark = pytest.mark.capture
@@ -21,7 +21,7 @@ Certificate = tuple[Path, Path]
 
 
 def libssl_workload(library: Path, certificate: Certificate, scenario: str, **arguments: object) -> list[str]:
-    return python("libssl.py", library, *certificate, scenario, json.dumps(arguments))
+    return python("libssl", library, *certificate, scenario, json.dumps(arguments))
 
 
 def assert_same(recorder: Recorder, ends: list[dict[str, object]]) -> None:
@@ -135,7 +135,7 @@ def test_a_process_that_ends_closes_its_connections(libssl: Path, certificate: C
 )
 def test_python_clients(mode: str, connections: int, size: int, certificate: Certificate) -> None:
     with (
-        started(python("loopback.py", *certificate, mode, connections, size)) as workload,
+        started(python("loopback", *certificate, mode, connections, size)) as workload,
         recording([workload.pid], CaptureOptions(ring_bytes=32 << 20)) as recorder,
     ):
         workload.line()

@@ -9,13 +9,11 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from control import Side, pattern, report, wait_for_go
+from tests.sensor.capture.workloads.control import Side, pattern, report, wait_for_go
 
-P, I, S = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+P, N, S = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
 LIBRARY, CERTIFICATE, KEY, SCENARIO, ARGUMENTS = sys.argv[1:6]
 
 crypto = ctypes.CDLL("libcrypto.so.3", ctypes.RTLD_GLOBAL)
@@ -24,24 +22,24 @@ for library, name, result, arguments in (
     (ssl, "TLS_client_method", P, []),
     (ssl, "TLS_server_method", P, []),
     (ssl, "SSL_CTX_new", P, [P]),
-    (ssl, "SSL_CTX_use_certificate_file", I, [P, ctypes.c_char_p, I]),
-    (ssl, "SSL_CTX_use_PrivateKey_file", I, [P, ctypes.c_char_p, I]),
+    (ssl, "SSL_CTX_use_certificate_file", N, [P, ctypes.c_char_p, N]),
+    (ssl, "SSL_CTX_use_PrivateKey_file", N, [P, ctypes.c_char_p, N]),
     (ssl, "SSL_new", P, [P]),
     (ssl, "SSL_free", None, [P]),
     (ssl, "SSL_set_bio", None, [P, P, P]),
     (ssl, "SSL_set_connect_state", None, [P]),
     (ssl, "SSL_set_accept_state", None, [P]),
-    (ssl, "SSL_do_handshake", I, [P]),
-    (ssl, "SSL_ctrl", ctypes.c_long, [P, I, ctypes.c_long, P]),
-    (ssl, "SSL_read", I, [P, P, I]),
-    (ssl, "SSL_read_ex", I, [P, P, S, P]),
-    (ssl, "SSL_write", I, [P, P, I]),
-    (ssl, "SSL_write_ex", I, [P, P, S, P]),
-    (ssl, "SSL_peek", I, [P, P, I]),
+    (ssl, "SSL_do_handshake", N, [P]),
+    (ssl, "SSL_ctrl", ctypes.c_long, [P, N, ctypes.c_long, P]),
+    (ssl, "SSL_read", N, [P, P, N]),
+    (ssl, "SSL_read_ex", N, [P, P, S, P]),
+    (ssl, "SSL_write", N, [P, P, N]),
+    (ssl, "SSL_write_ex", N, [P, P, S, P]),
+    (ssl, "SSL_peek", N, [P, P, N]),
     (crypto, "BIO_new", P, [P]),
     (crypto, "BIO_s_mem", P, []),
-    (crypto, "BIO_up_ref", I, [P]),
-    (crypto, "BIO_new_bio_pair", I, [P, S, P, S]),
+    (crypto, "BIO_up_ref", N, [P]),
+    (crypto, "BIO_new_bio_pair", N, [P, S, P, S]),
 ):
     function = getattr(library, name)
     function.restype = result

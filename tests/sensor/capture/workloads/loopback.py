@@ -10,10 +10,8 @@ import socket
 import ssl
 import sys
 import threading
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from control import Side, pattern, report, wait_for_go
+from tests.sensor.capture.workloads.control import Side, pattern, report, wait_for_go
 
 CERTIFICATE, KEY, MODE = sys.argv[1:4]
 CONNECTIONS, SIZE = int(sys.argv[4]), int(sys.argv[5])

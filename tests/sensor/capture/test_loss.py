@@ -1,0 +1,78 @@
+"""A ring that is too small on purpose: what was captured and what was counted as lost is what was sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmproto.reader import Direction
+from mmsensor.capture.options import CaptureOptions
+from tests.sensor.capture.recorder import recording, started
+from tests.sensor.capture.test_completeness import Certificate, libssl_workload
+from tests.sensor.capture.workloads.control import pattern
+
+pytestmark = pytest.mark.capture
+
+
+@pytest.mark.parametrize("ring", [4096, 65536, 1 << 20])
+@pytest.mark.parametrize("sizes", [[100_000, 1, 5000, 1_000_000, 3], [200] * 997])
+def test_captured_and_lost_is_sent(
+    ring: int, sizes: list[int], libssl: Path, certificate: Certificate
+) -> None:
+    with (
+        started(libssl_workload(libssl, certificate, "sizes", sizes=sizes)) as workload,
+        recording([workload.pid], CaptureOptions(ring_bytes=ring)) as recorder,
+    ):
+        workload.line()
+        workload.go()
+        workload.line()
+        workload.go()
+        # Not polled meanwhile: the ring fills.
+        ends = {end["ssl"]: end for end in workload.result()["ends"]}
+        recorder.settle()
+        recorder.until(lambda: all(seen.closed for seen in recorder.seen.values()), "closed")
+        statistics = recorder.capture.statistics()
+        sent = sum(end["write"][0] + end["read"][0] for end in ends.values())
+        assert sum(statistics.lost_bytes.values()) == statistics.lost_bytes["ring_full"]
+        assert statistics.bytes + statistics.lost_bytes["ring_full"] == sent
+        for key, seen in recorder.seen.items():
+            # Every stream is covered to its end, and what was captured stands at its place.
+            assert seen.size(Direction.WRITE) == ends[key.ssl]["write"][0]
+            assert seen.size(Direction.READ) == ends[key.ssl]["read"][0]
+        captured = recorder.total(Direction.WRITE) + recorder.total(Direction.READ)
+        unheard = sum(
+            end["write"][0] + end["read"][0]
+            for ssl, end in ends.items()
+            if ssl not in {key.ssl for key in recorder.seen}
+        )
+        assert captured == statistics.bytes
+        assert captured + recorder.lost() + unheard == sent
+
+
+def test_captured_bytes_stand_at_their_place(libssl: Path, certificate: Certificate) -> None:
+    size = 4_000_000
+    with (
+        started(libssl_workload(libssl, certificate, "abandoned", size=size)) as workload,
+        recording([workload.pid], CaptureOptions(ring_bytes=1 << 20)) as recorder,
+    ):
+        workload.line()
+        workload.go()
+        workload.result()
+        recorder.settle()
+        # Nobody frees these connections, and nothing follows what was lost: it shows all the same.
+        recorder.until(
+            lambda: all(
+                seen.size(Direction.WRITE) + seen.size(Direction.READ) == size
+                for seen in recorder.seen.values()
+            ),
+            "the gaps at the ends",
+        )
+        client = next(seen for seen in recorder.seen.values() if seen.size(Direction.WRITE))
+        whole, at, taken = pattern(size), 0, 0
+        for gap in client.gaps:
+            held = gap.offset - at
+            assert client.data[Direction.WRITE][taken : taken + held] == whole[at : gap.offset]
+            taken += held
+            at = gap.offset + gap.size
+        assert client.gaps

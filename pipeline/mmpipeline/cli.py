@@ -6,6 +6,7 @@ output, in the same shape whether the pipeline runs or not.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -22,6 +23,9 @@ from mmpipeline.config import PipelineSettings
 from mmpipeline.output import comma_separated, output_option, structured, table
 from mmproto.exits import Exit
 from mmproto.settings import ConfigurationError, describe, shown
+
+# What commands have to say they print; `serve` is the one that logs, and sets it up itself.
+logging.getLogger("mmpipeline").addHandler(logging.NullHandler())
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _NUMERIC = frozenset({"calls", "unpriced_calls", "errors", "input_tokens", "output_tokens", "cost_usd"})

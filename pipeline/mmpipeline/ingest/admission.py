@@ -24,11 +24,12 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 from mmproto.usage import MAX_TOKENS
 from mmproto.v1.call_pb2 import Call
 
-MAX_TEXT = 512
+MAX_TEXT = 1024
 _MAX_BUCKETS = 64
 _MAX_UNITS = 1e10
 
@@ -69,15 +70,28 @@ def key_of(call: Call) -> bytes:
     return bytes.fromhex(call.id.replace("-", ""))
 
 
-def admit(call: Call, now_unix_ns: int) -> tuple[str, ...]:
-    """Correct `call` in place where it can be corrected; returns what was. Raises Rejected."""
+@dataclass(slots=True)
+class Admitted:
+    """A call that may be charged: `tokens` are its counts, `data` its serialized form."""
+
+    call: Call
+    tokens: dict[str, int]
+    data: bytes
+    adjusted: tuple[str, ...]
+
+
+def admit(call: Call, now_unix_ns: int) -> Admitted:
+    """Correct `call` in place where it can be corrected. Raises Rejected."""
     adjusted: tuple[str, ...] = ()
     usage = call.usage
-    tokens = usage.tokens
-    for bucket in tokens:
-        count = tokens[bucket]
-        if not 0 <= count <= MAX_TOKENS:
-            raise Rejected("negative_count" if count < 0 else "absurd_count")
+    reported = usage.tokens
+    tokens = {bucket: reported[bucket] for bucket in reported}
+    if tokens:
+        counts = tokens.values()
+        if min(counts) < 0:
+            raise Rejected("negative_count")
+        if max(counts) > MAX_TOKENS:
+            raise Rejected("absurd_count")
     if usage.units:
         _check_units(call)
     if len(tokens) + len(usage.units) > _MAX_BUCKETS:
@@ -91,12 +105,14 @@ def admit(call: Call, now_unix_ns: int) -> tuple[str, ...]:
     if not 0.0 <= call.time_to_first_token_s < math.inf:
         call.ClearField("time_to_first_token_s")
         adjusted += ("adjusted:duration",)
-    # A call that is small as a whole has no text that is too long.
-    if call.ByteSize() > MAX_TEXT and _cut(call):
-        adjusted += ("adjusted:text",)
     if not call.tenant:
         call.tenant = "default"
-    return adjusted
+    data = call.SerializeToString()
+    # A call that is small as a whole has no text that is too long.
+    if len(data) > MAX_TEXT and _cut(call):
+        adjusted += ("adjusted:text",)
+        data = call.SerializeToString()
+    return Admitted(call, tokens, data, adjusted)
 
 
 def _check_units(call: Call) -> None:

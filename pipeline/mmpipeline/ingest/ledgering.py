@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from mmpipeline.budgets.matching import BudgetMatcher, CallScope
 from mmpipeline.budgets.service import record_crossings
 from mmpipeline.ingest import rowform
-from mmpipeline.ingest.admission import Rejected, admit, key_of
+from mmpipeline.ingest.admission import Admitted, Rejected, admit, key_of
 from mmpipeline.ingest.results import IngestResult, Rejection
 from mmpipeline.rating.service import RatingService
 from mmpipeline.store import control_budgets, control_ledger
@@ -112,58 +112,47 @@ class Ledgering:
             return True
         observer, quality = held
         better_observer = call.observer > observer
-        trust, held_trust = _TRUST.get(call.usage.quality, 0), _TRUST.get(quality, 0)
+        trust, held_trust = _trust(call), _TRUST.get(quality, 0)
         if not better_observer and trust <= held_trust:
             return False
-        admitted = Call()
-        admitted.CopyFrom(call)
-        self._admit(work, admitted)  # before anything is taken back: a bad report replaces nothing
+        report = Call()
+        report.CopyFrom(call)
+        self._admit(work, report)  # before anything is taken back: a bad report replaces nothing
         before = self._take_back(connection, work, key)
         earlier = Call.FromString(before.call)
-        if better_observer:
-            merged = admitted
-            if trust < held_trust:
-                merged.usage.CopyFrom(earlier.usage)
-                merged.billable = earlier.billable
-                for name in ("response_model", "response_id", "service_tier"):
-                    if not getattr(merged, name):
-                        setattr(merged, name, getattr(earlier, name))
-        else:
-            merged = earlier
-            merged.usage.CopyFrom(admitted.usage)
-            merged.billable = admitted.billable
-            for name in ("response_model", "response_id", "service_tier"):
-                if getattr(admitted, name):
-                    setattr(merged, name, getattr(admitted, name))
+        merged = _merged(report, earlier, better_observer)
         self._charge(work, key, merged)
         work.counts["replaced"] += 1
         return True
 
-    def _admit(self, work: _Work, call: Call) -> None:
+    def _admit(self, work: _Work, call: Call) -> Admitted:
         try:
-            for adjustment in admit(call, work.now):
-                work.counts[adjustment] += 1
+            admitted = admit(call, work.now)
         except Rejected:
             raise
         except Exception as error:
             _log.error("call %s cannot be read: %s", call.id[:64], error)
             raise Rejected("malformed") from error
+        for adjustment in admitted.adjusted:
+            work.counts[adjustment] += 1
+        return admitted
 
     def _charge(self, work: _Work, key: bytes, call: Call) -> None:
-        self._admit(work, call)
+        admitted = self._admit(work, call)
         try:
-            cost, reason, card = self._rating.rate_call(call)
+            cost, reason, card = self._rating.rate_call(call, admitted.tokens)
         except Exception as error:  # a defect of ours must not cost the neighbours their charge
             _log.error("call %s cannot be rated: %r", call.id, error)
             cost, reason, card = None, "rating_failed", ""
         if cost is not None and cost > _ABSURD_NANO_USD:
             cost, reason, card = None, "absurd_cost", ""
+        observer, quality = call.observer, call.usage.quality
         row = LedgerRow(
             key,
             1,
             1,
-            call.observer,
-            call.usage.quality,
+            observer,
+            quality,
             call.started_at_unix_ns,
             cost,
             reason,
@@ -175,12 +164,14 @@ class Ledgering:
             call.request_model,
             call.response_model,
             call.virtual_key_id,
-            call.SerializeToString(),
+            admitted.data,
         )
-        work.held[key] = (row.observer, row.quality)
+        work.held[key] = (observer, quality)
         work.fresh[key] = len(work.rows)
         work.rows.append(row)
-        self._account(work, row, call.provider)
+        if cost is None:
+            self._count_unpriced(work, row, call.provider)
+        self._account(work, row)
 
     def _take_back(self, connection: sqlite3.Connection, work: _Work, key: bytes) -> LedgerRow:
         """Append the row that takes back the one that holds for `key`; returns that one."""
@@ -191,25 +182,22 @@ class Ledgering:
             before = work.rows[index] = work.rows[index]._replace(live=0)
         back = before._replace(live=0, sign=-1)
         work.rows.append(back)
-        self._account(work, back, Call.FromString(back.call).provider)
+        if back.cost_nano_usd is None:
+            self._count_unpriced(work, back, Call.FromString(back.call).provider)
+        self._account(work, back)
         return before
 
-    def _account(self, work: _Work, row: LedgerRow, provider: str) -> None:
-        """Add a row to the counters of its budgets and of what has no price."""
+    def _count_unpriced(self, work: _Work, row: LedgerRow, provider: str) -> None:
+        model = row.response_model or row.request_model
+        work.unpriced[provider, model, row.unpriced_reason] += row.sign
+
+    def _account(self, work: _Work, row: LedgerRow) -> None:
+        """Add a row to the counters of its budgets."""
+        budgets = self._matcher.matching(CallScope._make(row[9:16]))
+        if not budgets:
+            return
         sign, cost = row.sign, row.cost_nano_usd
-        if cost is None:
-            model = row.response_model or row.request_model
-            work.unpriced[provider, model, row.unpriced_reason] += sign
-        scope = CallScope(
-            row.tenant,
-            row.team,
-            row.application,
-            row.user,
-            row.request_model,
-            row.response_model,
-            row.virtual_key_id,
-        )
-        for budget in self._matcher.matching(scope):
+        for budget in budgets:
             start = self._matcher.period_start(budget, row.started_at_unix_ns)
             sums = work.spend.setdefault((budget.id, start), [0, 0, 0])
             sums[0] += sign * (cost or 0)
@@ -240,6 +228,23 @@ class Ledgering:
             control_ledger.decide(connection, map(_decision_row, decisions))
             work.counts["routing_decisions"] += len(decisions)
         control_ledger.count(connection, {name: n for name, n in work.counts.items() if n})
+
+
+def _merged(report: Call, earlier: Call, better_observer: bool) -> Call:
+    """One call of two reports: who made it by the better observer, what it used by the better usage."""
+    merged = report if better_observer else earlier
+    usage = report if _trust(report) >= _trust(earlier) else earlier
+    if usage is not merged:
+        merged.usage.CopyFrom(usage.usage)
+        merged.billable = usage.billable
+        for name in ("response_model", "response_id", "service_tier"):
+            if value := getattr(usage, name):
+                setattr(merged, name, value)
+    return merged
+
+
+def _trust(call: Call) -> int:
+    return _TRUST.get(call.usage.quality, 0)
 
 
 def _alert_unpriced(

@@ -12,6 +12,7 @@ Errors:
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import uuid
@@ -47,6 +48,8 @@ class ControlStore:
         self._open_readers: list[sqlite3.Connection] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Who called what is nobody else's business; the files beside it take over its mode.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._writer = sqlite3.connect(
                 path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from mmpipeline.store.control import ControlStore
@@ -41,7 +42,11 @@ class LedgerRow(NamedTuple):
 
 
 _COLUMNS = ", ".join(LedgerRow._fields)
-_INSERT = f"INSERT INTO ledger ({_COLUMNS}) VALUES ({','.join('?' * len(LedgerRow._fields))})"  # noqa: S608
+_VALUES = f"({','.join('?' * len(LedgerRow._fields))})"
+_INSERT = f"INSERT INTO ledger ({_COLUMNS}) VALUES "  # noqa: S608
+# Rows of one statement. sqlite3 gives up the interpreter lock at each step, and with `executemany` each row
+# is one: beside a busy thread the next row then waits for its turn, milliseconds each.
+_ROWS_AT_ONCE = (256, 16, 1)
 
 
 def known(connection: sqlite3.Connection, ids: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
@@ -65,9 +70,14 @@ def take_out(connection: sqlite3.Connection, call_id: bytes) -> LedgerRow:
     return LedgerRow(*row)
 
 
-def append(connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
-    """Append rows (LedgerRow, or tuples of its shape)."""
-    connection.executemany(_INSERT, rows)
+def append(connection: sqlite3.Connection, rows: Sequence[LedgerRow]) -> None:
+    """Append rows."""
+    start = 0
+    for size in _ROWS_AT_ONCE:
+        statement = _INSERT + ",".join([_VALUES] * size)
+        while len(rows) - start >= size:
+            connection.execute(statement, list(chain.from_iterable(rows[start : start + size])))
+            start += size
 
 
 def queue(connection: sqlite3.Connection, rows: int, payload: bytes, at_unix_ns: int) -> None:

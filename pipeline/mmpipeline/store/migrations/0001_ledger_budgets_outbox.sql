@@ -24,7 +24,6 @@ CREATE TABLE ledger (
     call BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX ledger_live ON ledger (id) WHERE live = 1;
-CREATE INDEX ledger_started ON ledger (started_at_unix_ns);
 
 CREATE TABLE budgets (
     id TEXT PRIMARY KEY,

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _PT_LOAD, _PT_DYNAMIC, _PT_NOTE = 1, 2, 4
+_PF_X = 1
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 4, 5, 6, 0x6FFFFEF5
 _STT_FUNC = 2
 _NT_GNU_BUILD_ID = 3
@@ -47,6 +48,7 @@ def read_exports(fd: int, symbols: Iterable[str]) -> Exports:
 class _File:
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._size = os.fstat(fd).st_size
         raw = os.pread(fd, _HEADER.size, 0)
         if len(raw) < _HEADER.size or raw[:4] != b"\x7fELF":
             raise NotElf("no ELF header")
@@ -71,11 +73,13 @@ class _File:
     def _u32(self, offset: int) -> int:
         return int.from_bytes(self._read(offset, 4), "little")
 
-    def _offset_of(self, address: int) -> int:
-        """Virtual address to file offset, through PT_LOAD."""
-        for kind, _flags, offset, start, _physical, file_size, _memory_size, _align in self._segments:
-            if kind == _PT_LOAD and start <= address < start + file_size:
-                return int(offset + address - start)
+    def _offset_of(self, address: int, needs: int = 0) -> int:
+        """Virtual address to file offset, through a PT_LOAD with the flags that it `needs`."""
+        for kind, flags, offset, start, _physical, file_size, _memory_size, _align in self._segments:
+            if kind == _PT_LOAD and flags & needs == needs and start <= address < start + file_size:
+                at = int(offset + address - start)
+                if at < self._size:
+                    return at
         raise NotElf("address outside every segment")
 
     def exports(self, symbols: Iterable[str]) -> Exports:
@@ -87,7 +91,7 @@ class _File:
             for name in symbols:
                 address = self._lookup(dynamic, symbol_table, strings, name.encode())
                 if address is not None:
-                    found[name] = self._offset_of(address)
+                    found[name] = self._offset_of(address, _PF_X)
         return Exports(self._build_id(), found)
 
     def _dynamic(self) -> dict[int, int]:

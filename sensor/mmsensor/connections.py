@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mmproto.exchange import Failed, Outcome, ReadingRules
-from mmproto.reader import ConnectionReader, Direction, Verdict
+from mmproto.reader import ConnectionReader, Verdict
 from mmsensor.attribution.facts import ProcessFacts, ProcessTable
 from mmsensor.streams.events import Bytes, ConnectionKey, Gap, Opened, Sni, StreamEvent
 
 _LOG = logging.getLogger(__name__)
-_DIRECTIONS = (Direction.WRITE, Direction.READ)
 INTERNAL_ERROR = "internal_error"
 
 
@@ -148,13 +147,12 @@ class Connections:
                 name = self._identify(key)
                 reader = ConnectionReader(self._rules, name, connection.sni, late=connection.late)
                 connection.reader = reader
-            direction = _DIRECTIONS[event.direction]
             if isinstance(event, Gap):
                 self._totals["gaps"] += 1
                 self._totals["gap_bytes"] += event.size
-                outcomes = reader.gap(direction, event.size, event.at_ns)
+                outcomes = reader.gap(event.direction, event.size, event.at_ns)
             else:
-                outcomes = reader.feed(direction, event.data, event.at_ns)
+                outcomes = reader.feed(event.direction, event.data, event.at_ns)
             self._count_open(connection, reader.open_exchanges)
             self._judge(key, connection, reader.verdict, bool(outcomes))
         except Exception as error:

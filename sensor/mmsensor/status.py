@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mmproto.callform import format_time
-from mmproto.exits import Exit
 from mmsensor.capture.options import TargetStatus
 from mmsensor.daemon import Daemon
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
-EXIT_OF = {HEALTHY: Exit.OK, DEGRADED: Exit.DEGRADED, UNHEALTHY: Exit.UNHEALTHY}
 # The loop comes round every 50 ms; a disk that syncs slowly may hold it up for seconds.
 STUCK_S = 15.0
 # Losses are a reason for this long; the totals stay in the counters.

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from mmpipeline.store.control import StoreBusy
 from mmpipeline.store.warehouse_errors import WarehouseError
+from mmpipeline.store.warehouse_shapes import Unanswerable
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +119,10 @@ def install(app: FastAPI) -> None:
     def _warehouse(_: Request, error: WarehouseError) -> Response:
         _log.error("%s", error)
         return response(503, str(error), headers={"retry-after": "2"})
+
+    @app.exception_handler(Unanswerable)
+    def _unanswerable(_: Request, error: Unanswerable) -> Response:
+        return response(400, str(error))
 
     @app.exception_handler(StoreBusy)
     def _busy(_: Request, error: StoreBusy) -> Response:

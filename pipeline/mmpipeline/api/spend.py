@@ -10,7 +10,7 @@ from mmpipeline.api import parameters as ask
 from mmpipeline.api.problems import documented
 from mmpipeline.api.shapes import SpendReport
 from mmpipeline.services import Services
-from mmpipeline.store.warehouse_shapes import Dimension, Filters, SpendRow
+from mmpipeline.store.warehouse_shapes import CostRow, Dimension, Filters, SpendRow
 from mmproto.callform import format_time
 from mmproto.rating import usd
 
@@ -57,14 +57,20 @@ def spend_routes(services: Services) -> APIRouter:
     return router
 
 
-def group_form(row: SpendRow, dimensions: tuple[Dimension, ...]) -> dict[str, Any]:
-    """A row of spend as JSON."""
+def cost_form(row: CostRow, dimensions: tuple[Dimension, ...]) -> dict[str, Any]:
+    """What a group cost as JSON."""
     cost = row.cost_nano_usd
     return {
         "group": dict(zip(dimensions, row.group, strict=True)),
         "cost_usd": None if cost is None else usd(cost),
         "calls": row.calls,
         "unpriced_calls": row.unpriced_calls,
+    }
+
+
+def group_form(row: SpendRow, dimensions: tuple[Dimension, ...]) -> dict[str, Any]:
+    """What a group used and cost as JSON."""
+    return cost_form(row, dimensions) | {
         "errors": row.errors,
         "mean_duration_s": round(row.duration_s / row.timed_calls, 6) if row.timed_calls else None,
         "usage": {

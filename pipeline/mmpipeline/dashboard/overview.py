@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from mmpipeline.api.calls import call_form
-from mmpipeline.api.spend import group_form
+from mmpipeline.api.spend import cost_form, group_form
 from mmpipeline.budgets.model import BudgetStatus
 from mmpipeline.budgets.periods import Period, bounds
 from mmpipeline.dashboard.series import Series, grain_of, over_time
@@ -22,7 +22,8 @@ from mmpipeline.services import Services
 from mmpipeline.status import budget_form
 from mmpipeline.store import control_ledger
 from mmpipeline.store.warehouse_shapes import (
-    HOUR_NS,
+    DAY_NS,
+    CostRow,
     Dimension,
     ErrorShare,
     Facets,
@@ -55,11 +56,11 @@ class Overview:
     by_team: Series
     by_model: Series
     budgets: Sequence[BudgetStatus]
-    callers: dict[Dimension, list[SpendRow]]
+    callers: dict[Dimension, list[CostRow]]
     qualities: list[QualityShare]
     unpriced: list[UnpricedShare]
     errors: list[ErrorShare]
-    unallocated: SpendRow | None
+    unallocated: CostRow | None
     observers: list[ObserverSeen]
     latest: tuple[StoredCall, ...]
     facets: Facets
@@ -77,8 +78,8 @@ def gather(services: Services, view: View) -> Overview:
     warehouse, tenant, span, filters = services.warehouse, view.tenant, view.span, view.filters
     now = services.clock()
     grain = grain_of(view)
-    teams = warehouse.spend(tenant, span, (grain, "team"), filters)
-    month_span = Span(bounds(Period.MONTH, now)[0], (now // HOUR_NS + 1) * HOUR_NS)
+    teams = warehouse.costs(tenant, span, (grain, "team"), filters)
+    month_span = Span(bounds(Period.MONTH, now)[0], (now // DAY_NS + 1) * DAY_NS)
     month = warehouse.total(tenant, month_span, filters)
     counters = control_ledger.counters(services.control)
     return Overview(
@@ -90,11 +91,11 @@ def gather(services: Services, view: View) -> Overview:
         month_projected_nano_usd=_projected(month, now),
         by_team=over_time(teams, view, UNALLOCATED),
         by_model=over_time(
-            warehouse.spend(tenant, span, (grain, "model"), filters), view, "(model not reported)"
+            warehouse.costs(tenant, span, (grain, "model"), filters), view, "(model not reported)"
         ),
         budgets=services.budgets.list(tenant),
         callers={
-            kind: warehouse.spend(tenant, span, (kind,), filters, largest_first=True, limit=TOP)
+            kind: warehouse.costs(tenant, span, (kind,), filters, largest_first=True, limit=TOP)
             for kind in CALLER_KINDS
         },
         qualities=warehouse.qualities(tenant, span, filters),
@@ -130,7 +131,7 @@ def as_json(page: Overview) -> dict[str, Any]:
         "spend_by_model": _series_form(page.by_model),
         "budgets": [budget_form(status) for status in page.budgets],
         "top_callers": {
-            kind: [group_form(row, (kind,)) for row in rows] for kind, rows in page.callers.items()
+            kind: [cost_form(row, (kind,)) for row in rows] for kind, rows in page.callers.items()
         },
         "data_quality": {
             "qualities": {share.quality: share.calls for share in page.qualities},
@@ -141,7 +142,7 @@ def as_json(page: Overview) -> dict[str, Any]:
             "errors": [
                 {"provider": s.provider, "error_type": s.error_type, "calls": s.calls} for s in page.errors
             ],
-            "unallocated": None if page.unallocated is None else group_form(page.unallocated, ()),
+            "unallocated": None if page.unallocated is None else cost_form(page.unallocated, ()),
             "observers": [
                 {
                     "node": seen.node,
@@ -166,13 +167,17 @@ def _series_form(series: Series) -> dict[str, Any]:
     }
 
 
-def _unallocated(teams: list[SpendRow]) -> SpendRow | None:
+def _unallocated(teams: list[CostRow]) -> CostRow | None:
     """The calls without a team, of all points together; None where there are none."""
     rows = [row for row in teams if row.group[1] == ""]
     if not rows:
         return None
-    fields = SpendRow.__slots__[1:]
-    return SpendRow((), *(sum(getattr(row, name) for row in rows) for name in fields))
+    return CostRow(
+        (),
+        sum(row.calls for row in rows),
+        sum(row.unpriced_calls for row in rows),
+        sum(row.priced_nano_usd for row in rows),
+    )
 
 
 def _projected(month: SpendRow, now_ns: int) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mmpipeline.dashboard.figures import money, money_column
 from mmpipeline.dashboard.view import View
-from mmpipeline.store.warehouse_shapes import Dimension, SpendRow
+from mmpipeline.store.warehouse_shapes import CostRow, Dimension
 
 MOST_GROUPS: Final = 7
 OTHERS: Final = "all others"
@@ -85,7 +85,7 @@ def grain_of(view: View) -> Dimension:
     return "day" if view.days <= _MONTHLY_DAYS else "month"
 
 
-def over_time(rows: list[SpendRow], view: View, unnamed: str) -> Series:
+def over_time(rows: list[CostRow], view: View, unnamed: str) -> Series:
     """The series of rows that are grouped by (grain_of(view), group); `unnamed` names the group ""."""
     grain = grain_of(view)
     points = _points(view, grain)

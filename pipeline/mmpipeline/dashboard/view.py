@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-from mmpipeline.store.warehouse_shapes import HOUR_NS, Filters, Span
+from mmpipeline.store.warehouse_shapes import DAY_NS, HOUR_NS, Filters, Span
 
 UNALLOCATED: Final = "(unallocated)"
 FILTERS: Final = ("team", "application", "provider", "model")
@@ -27,7 +27,6 @@ RANGES: Final = {
 }
 DEFAULT_RANGE: Final = "30d"
 
-_DAY_NS: Final = 24 * HOUR_NS
 _NS: Final = 1_000_000_000
 _LONGEST_DAYS: Final = 1100
 
@@ -52,7 +51,7 @@ class View:
     @property
     def days(self) -> int:
         """Length in days, rounded up."""
-        return -(-(self.span.to_unix_ns - self.span.from_unix_ns) // _DAY_NS)
+        return -(-(self.span.to_unix_ns - self.span.from_unix_ns) // DAY_NS)
 
     @property
     def from_day(self) -> str:
@@ -104,21 +103,22 @@ def read(query: Mapping[str, str], now_ns: int) -> View:
 
 
 def _span(name: str, now_ns: int) -> Span:
-    end = (now_ns // HOUR_NS + 1) * HOUR_NS
-    today = now_ns // _DAY_NS * _DAY_NS
+    # To the end of today: nothing lies there yet, and whole days are answered by the shortest roll-ups.
+    end = (now_ns // DAY_NS + 1) * DAY_NS
+    today = now_ns // DAY_NS * DAY_NS
     first = int(_moment(now_ns).replace(day=1, hour=0, minute=0, second=0).timestamp()) * _NS
     match name:
         case "today":
             return Span(today, end)
         case "7d":
-            return Span(today - 6 * _DAY_NS, end)
+            return Span(today - 6 * DAY_NS, end)
         case "month":
             return Span(first, end)
         case "last-month":
             before = _moment(first - 1).replace(day=1, hour=0, minute=0, second=0)
             return Span(int(before.timestamp()) * _NS, first)
         case _:
-            return Span(today - 29 * _DAY_NS, end)
+            return Span(today - 29 * DAY_NS, end)
 
 
 def _chosen_days(first: str, last: str) -> Span | None:

@@ -8,11 +8,13 @@ the columns are what filters and roll-ups need, and their 0 means "nothing to ad
 
 Dashboards read only roll-ups. They are filled by materialized views into explicit target tables:
 explicit, because a target needs its own `non_replicated_deduplication_window` for a re-sent batch to be
-recognised there as well. Three are enough, each as narrow as its questions allow:
+recognised there as well. Each is as short as its questions allow, since what a page costs is rows read:
 
-- `usage_hourly`    who (team, application) spent what on which model, in what quality: every chart
-- `callers_hourly`  the same by user, node and process, whose number grows with the company
-- `observers`       which node's sensor or router was last heard of, and when
+- `usage_hourly`     who (team, application) spent what on which model, in what quality, by the hour
+- `usage_daily`      the same by the day: a twentieth of the rows, and what nearly every chart needs
+- `users_daily`      by user, whose number grows with the company
+- `processes_daily`  by node and process; apart from users, because together they would multiply
+- `observers`        which node's sensor or router was last heard of, and when
 
 The same statements run on a ClickHouse server; there a later step swaps the engines for their Replicated
 siblings.
@@ -38,7 +40,14 @@ OTHER_TOKENS: Final = "tokens_other"
 _SUMMED_TOKENS: Final = (*TOKEN_COLUMNS, OTHER_TOKENS)
 
 # Every table with a tenant's rows: each query is confined to one tenant on all of them.
-TENANT_TABLES: Final = ("calls", "usage_hourly", "callers_hourly", "observers")
+TENANT_TABLES: Final = (
+    "calls",
+    "usage_hourly",
+    "usage_daily",
+    "users_daily",
+    "processes_daily",
+    "observers",
+)
 
 # Batches remembered for recognising a re-sent one. The writer re-sends only the batch that a crash
 # interrupted; a thousand leaves room for several writers and for manual repair.
@@ -86,7 +95,8 @@ def _raw_calls() -> str:
         "ENGINE = CollapsingMergeTree(sign)\n"
         "PARTITION BY toYYYYMM(started_at)\n"
         "ORDER BY (tenant_id, started_at, id)\n"
-        f"SETTINGS {_DURABLE}"
+        # Single calls are read a few at a time: small granules keep what is unpacked for them small.
+        f"SETTINGS {_DURABLE}, index_granularity = 1024"
     )
 
 
@@ -117,36 +127,37 @@ _MEASURES: Final = {
 _USAGE_KEY: Final = ("team", "application", "provider", "model", "quality", "unpriced_reason", "error_type")
 _USAGE_MEASURES: Final = _MEASURES | {name: f"sum(raw.{name} * sign)" for name in _SUMMED_TOKENS}
 
-# Nearly as long as the raw table where users are many: totals instead of buckets halve what it costs.
-_CALLERS_KEY: Final = ("team", "application", "user", "node", "process", "provider", "model")
+# The longest roll-ups: totals instead of buckets halve what they cost.
+_USERS_KEY: Final = ("team", "application", "user", "provider", "model")
+_PROCESSES_KEY: Final = ("team", "application", "node", "process", "provider", "model")
 _CALLERS_MEASURES: Final = _MEASURES | {
     name: f"sum(({summed(buckets, 'raw.')}) * sign)" for name, buckets in TOKEN_TOTALS.items()
 }
 
 
-def _roll_up(table: str, key: tuple[str, ...], measured: dict[str, str]) -> tuple[str, str]:
-    """Target table and materialized view of one hourly roll-up."""
+def _roll_up(table: str, start: str, key: tuple[str, ...], measured: dict[str, str]) -> tuple[str, str]:
+    """Target table and materialized view of one roll-up; `start` is the function that gives `at`."""
     columns = _lines(
         f"tenant_id {_TEXT}",
-        "hour DateTime('UTC') CODEC(Delta(4), ZSTD(1))",
+        "at DateTime('UTC') CODEC(Delta(4), ZSTD(1))",
         *(f"{name} {_TEXT}" for name in key),
         *(
             f"{name} SimpleAggregateFunction(sum, {'Float64' if name == 'duration_s' else 'Int64'})"
             for name in measured
         ),
     )
-    dimensions = ", ".join(("tenant_id", "hour", *key))
+    dimensions = ", ".join(("tenant_id", "at", *key))
     target = (
         f"CREATE TABLE IF NOT EXISTS {table} (\n    {columns}\n)\n"
         "ENGINE = AggregatingMergeTree\n"
-        "PARTITION BY toYYYYMM(hour)\n"
+        "PARTITION BY toYYYYMM(at)\n"
         f"ORDER BY ({dimensions})\n"
         f"SETTINGS {_DURABLE}"
     )
     measures = _lines(*(f"{expression} AS {name}" for name, expression in measured.items()))
     view = (
         f"CREATE MATERIALIZED VIEW IF NOT EXISTS {table}_view TO {table} AS\n"
-        f"SELECT tenant_id, toStartOfHour(started_at) AS hour, {', '.join(key)},\n    {measures}\n"
+        f"SELECT tenant_id, {start}(started_at) AS at, {', '.join(key)},\n    {measures}\n"
         f"FROM calls AS raw GROUP BY {dimensions}"
     )
     return target, view
@@ -178,8 +189,10 @@ MIGRATIONS: Final = (
         1,
         (
             _raw_calls(),
-            *_roll_up("usage_hourly", _USAGE_KEY, _USAGE_MEASURES),
-            *_roll_up("callers_hourly", _CALLERS_KEY, _CALLERS_MEASURES),
+            *_roll_up("usage_hourly", "toStartOfHour", _USAGE_KEY, _USAGE_MEASURES),
+            *_roll_up("usage_daily", "toStartOfDay", _USAGE_KEY, _USAGE_MEASURES),
+            *_roll_up("users_daily", "toStartOfDay", _USERS_KEY, _CALLERS_MEASURES),
+            *_roll_up("processes_daily", "toStartOfDay", _PROCESSES_KEY, _CALLERS_MEASURES),
             *_observers(),
         ),
     ),

@@ -22,6 +22,7 @@ from mmpipeline.store.warehouse_errors import WarehouseTooNew
 from mmpipeline.store.warehouse_shapes import (
     CallCursor,
     CallPage,
+    CostRow,
     Dimension,
     ErrorShare,
     Facets,
@@ -32,6 +33,7 @@ from mmpipeline.store.warehouse_shapes import (
     SpendRow,
     StoredCall,
     TableSize,
+    Unanswerable,
     UnpricedShare,
 )
 from mmproto.v1.call_pb2 import Call
@@ -96,18 +98,40 @@ class Warehouse:
 
         In the order of the groups' values, continued behind the values `after`; or with `largest_first`
         the most expensive first (`after` does not go with it). No dimension gives one row for all calls,
-        or none where there are no calls.
+        or none where there are no calls. Raises Unanswerable.
         """
-        if len(set(group_by)) != len(group_by):
-            raise ValueError("a dimension can be grouped by once")
         if after and (largest_first or len(after) != len(group_by)):
             raise ValueError("`after` has one value for each dimension and goes with their order")
         statement, parameters = sql.spend(
-            span, filters, group_by, largest_first=largest_first, after=after, limit=limit
+            span,
+            filters,
+            group_by,
+            sql.SPEND_MEASURES,
+            largest_first=largest_first,
+            after=after,
+            limit=limit,
         )
         rows = self._engine.read(tenant, statement, parameters)
         cut = len(group_by)
         return [SpendRow(tuple(map(str, row[:cut])), *row[cut:]) for row in rows]
+
+    def costs(
+        self,
+        tenant: str,
+        span: Span,
+        group_by: Sequence[Dimension],
+        filters: Filters = EVERYTHING,
+        *,
+        largest_first: bool = False,
+        limit: int = _MOST_GROUPS,
+    ) -> list[CostRow]:
+        """As `spend`, but only what the calls cost: a third of the work where nothing else is shown."""
+        statement, parameters = sql.spend(
+            span, filters, group_by, sql.COST_MEASURES, largest_first=largest_first, after=(), limit=limit
+        )
+        rows = self._engine.read(tenant, statement, parameters)
+        cut = len(group_by)
+        return [CostRow(tuple(map(str, row[:cut])), *row[cut:]) for row in rows]
 
     def total(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> SpendRow:
         """What all calls of a span used and cost; zeros where there were none."""
@@ -119,11 +143,10 @@ class Warehouse:
         _not_by_user(filters)
         columns = (*TOKEN_COLUMNS, OTHER_TOKENS)
         conditions = sql.rolled_up(span, filters)
-        statement = (
-            f"SELECT {', '.join(f'sum({name})' for name in columns)} FROM usage_hourly {conditions.where()}"
-        )
-        sums = self._engine.read(tenant, statement, conditions.parameters)[0]
-        return {name.removeprefix("tokens_"): n for name, n in zip(columns, sums, strict=True) if n}
+        sums = ", ".join(f"sum({name})" for name in columns)
+        statement = f"SELECT {sums} FROM {sql.usage_table(span)} {conditions.where()}"
+        counts = self._engine.read(tenant, statement, conditions.parameters)[0]
+        return {name.removeprefix("tokens_"): n for name, n in zip(columns, counts, strict=True) if n}
 
     def qualities(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> list[QualityShare]:
         """Calls by the quality of their usage, most first."""
@@ -157,7 +180,9 @@ class Warehouse:
         columns = ("team", "application", "provider", "model")
         values = ", ".join(f"arraySort(groupUniqArray({_MOST_FACETS})({name}))" for name in columns)
         rows = self._engine.read(
-            tenant, f"SELECT {values} FROM usage_hourly {conditions.where()}", conditions.parameters
+            tenant,
+            f"SELECT {values} FROM {sql.usage_table(span)} {conditions.where()}",
+            conditions.parameters,
         )
         return Facets(*(tuple(column) for column in rows[0]))
 
@@ -220,7 +245,7 @@ class Warehouse:
         columns = ", ".join(keys)
         return self._engine.read(
             tenant,
-            f"SELECT {columns}, {sums} FROM usage_hourly {conditions.where()} GROUP BY {columns} "
+            f"SELECT {columns}, {sums} FROM {sql.usage_table(span)} {conditions.where()} GROUP BY {columns} "
             f"HAVING s_{measures[0]} != 0 ORDER BY s_{measures[0]} DESC, {columns} LIMIT 1000",
             conditions.parameters,
         )
@@ -245,7 +270,7 @@ class Warehouse:
 
 def _not_by_user(filters: Filters) -> None:
     if filters.user is not None:
-        raise ValueError("buckets and data quality are not kept by user; `spend` knows a user's totals")
+        raise Unanswerable("buckets and data quality are not kept by user; `spend` knows a user's totals")
 
 
 def _stored(row: tuple[Any, ...]) -> StoredCall:

@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 from mmproto.v1.call_pb2 import Call
 
 HOUR_NS: Final = 3600 * 1_000_000_000
+DAY_NS: Final = 24 * HOUR_NS
 
 Dimension = Literal[
     "team", "application", "user", "provider", "model", "node", "process", "hour", "day", "month"
@@ -19,9 +20,13 @@ Dimension = Literal[
 DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
 
 
+class Unanswerable(ValueError):
+    """The roll-ups cannot answer this question; str() says which one they can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From (inclusive) to (exclusive), on whole hours in UTC: the grain of the roll-ups.
+    """From (inclusive) to (exclusive), on whole hours in UTC: the finest grain of the roll-ups.
 
     Raises ValueError where a bound is not on the hour or nothing lies between them.
     """
@@ -34,6 +39,11 @@ class Span:
             raise ValueError("the bounds of a span are whole hours in UTC")
         if self.from_unix_ns >= self.to_unix_ns:
             raise ValueError("a span ends after it begins")
+
+    @property
+    def whole_days(self) -> bool:
+        """Whether both bounds are midnights in UTC, so that the short daily roll-ups can answer."""
+        return self.from_unix_ns % DAY_NS == 0 and self.to_unix_ns % DAY_NS == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +63,25 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class SpendRow:
-    """What one group of calls used and cost. `group` has one value for each dimension asked for."""
+class CostRow:
+    """What one group of calls cost. `group` has one value for each dimension asked for."""
 
     group: tuple[str, ...]
     calls: int
     unpriced_calls: int
-    errors: int
     priced_nano_usd: int
+
+    @property
+    def cost_nano_usd(self) -> int | None:
+        """What the priced calls cost; None where there are calls and none of them has a price."""
+        return None if self.calls and self.calls == self.unpriced_calls else self.priced_nano_usd
+
+
+@dataclass(frozen=True, slots=True)
+class SpendRow(CostRow):
+    """What one group of calls used and cost."""
+
+    errors: int
     duration_s: float
     timed_calls: int
     input_tokens: int
@@ -68,11 +89,6 @@ class SpendRow:
     cache_write_input_tokens: int
     output_tokens: int
     reasoning_output_tokens: int
-
-    @property
-    def cost_nano_usd(self) -> int | None:
-        """What the priced calls cost; None where there are calls and none of them has a price."""
-        return None if self.calls and self.calls == self.unpriced_calls else self.priced_nano_usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,25 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mmpipeline.store.schema import TOKEN_TOTALS, summed
-from mmpipeline.store.warehouse_shapes import CallCursor, Dimension, Filters, Span
-
-# Only the callers' roll-up has these; the other one is far shorter and answers everything else.
-_CALLERS_ONLY: Final = frozenset({"user", "node", "process"})
+from mmpipeline.store.warehouse_shapes import CallCursor, Dimension, Filters, Span, Unanswerable
 
 _TIME_GROUPS: Final = {
-    "hour": "formatDateTime(hour, '%Y-%m-%dT%H:00:00Z')",
-    "day": "toString(toDate(hour))",
-    "month": "formatDateTime(hour, '%Y-%m')",
+    "hour": "formatDateTime(at, '%Y-%m-%dT%H:00:00Z')",
+    "day": "toString(toDate(at))",
+    "month": "formatDateTime(at, '%Y-%m')",
 }
 
-_MEASURES: Final = (
-    "calls",
-    "unpriced_calls",
-    "errors",
-    "cost_nano_usd",
-    "duration_s",
-    "timed_calls",
-)
+# In the order of CostRow, and of what SpendRow has besides.
+COST_MEASURES: Final = ("calls", "unpriced_calls", "cost_nano_usd")
+SPEND_MEASURES: Final = (*COST_MEASURES, "errors", "duration_s", "timed_calls", *TOKEN_TOTALS)
 
 
 @dataclass(slots=True)
@@ -49,10 +41,10 @@ class Conditions:
 
 
 def rolled_up(span: Span, filters: Filters) -> Conditions:
-    """Conditions on a roll-up. Bounds beyond the 32-bit seconds of an hour are cut to them."""
+    """Conditions on a roll-up. Bounds beyond the 32-bit seconds of `at` are cut to them."""
     conditions = Conditions()
     conditions.add(
-        "hour >= toDateTime({from_s:UInt32}, 'UTC') AND hour < toDateTime({to_s:UInt32}, 'UTC')",
+        "at >= toDateTime({from_s:UInt32}, 'UTC') AND at < toDateTime({to_s:UInt32}, 'UTC')",
         from_s=_seconds(span.from_unix_ns),
         to_s=_seconds(span.to_unix_ns),
     )
@@ -73,32 +65,46 @@ def raw(span: Span, filters: Filters) -> Conditions:
     return conditions
 
 
-def spend_table(dimensions: Sequence[Dimension], filters: Filters) -> str:
-    """The shortest roll-up that can answer."""
-    needs_callers = _CALLERS_ONLY.intersection(dimensions) or filters.user is not None
-    return "callers_hourly" if needs_callers else "usage_hourly"
+def usage_table(span: Span) -> str:
+    """The shorter of the two roll-ups of usage that has the grain of `span`."""
+    return "usage_daily" if span.whole_days else "usage_hourly"
+
+
+def spend_table(span: Span, dimensions: Sequence[Dimension], filters: Filters) -> str:
+    """The shortest roll-up that can answer. Raises Unanswerable."""
+    by_user = "user" in dimensions or filters.user is not None
+    by_process = "node" in dimensions or "process" in dimensions
+    if by_user and by_process:
+        raise Unanswerable("spend is not kept by user and process (or node) together; ask for one of them")
+    if (by_user or by_process) and ("hour" in dimensions or not span.whole_days):
+        raise Unanswerable("spend by user, node or process is kept by the day; ask for whole days in UTC")
+    if by_user:
+        return "users_daily"
+    if by_process:
+        return "processes_daily"
+    return "usage_hourly" if "hour" in dimensions else usage_table(span)
 
 
 def spend(
     span: Span,
     filters: Filters,
     group_by: Sequence[Dimension],
+    measures: Sequence[str],
     *,
     largest_first: bool,
     after: Sequence[str],
     limit: int,
 ) -> tuple[str, dict[str, Any]]:
-    """Spend by group: largest first, or in the order of the groups from behind `after` on."""
+    """Sums of `measures` by group: largest first, or in the order of the groups from behind `after` on.
+
+    Raises Unanswerable.
+    """
     conditions = rolled_up(span, filters)
-    table = spend_table(group_by, filters)
+    table = spend_table(span, group_by, filters)
     keys = [f"{_TIME_GROUPS.get(name, name)} AS g{index}" for index, name in enumerate(group_by)]
     names = [f"g{index}" for index in range(len(group_by))]
     # Summed under other names: an alias equal to a column would be taken for it inside the next sum.
-    sums = [f"sum({name}) AS s_{name}" for name in _MEASURES]
-    if table == "usage_hourly":
-        sums += [f"sum({summed(buckets)}) AS s_{name}" for name, buckets in TOKEN_TOTALS.items()]
-    else:
-        sums += [f"sum({name}) AS s_{name}" for name in TOKEN_TOTALS]
+    sums = [f"sum({_column(table, name)}) AS s_{name}" for name in measures]
     having = "s_calls != 0"
     parameters = dict(conditions.parameters)
     if after:
@@ -144,6 +150,12 @@ def before(conditions: Conditions, cursor: CallCursor) -> None:
         at_ns=cursor.started_at_unix_ns,
         at_id=cursor.id,
     )
+
+
+def _column(table: str, measure: str) -> str:
+    """A measure in a table: the roll-ups of usage have buckets where the others have totals."""
+    buckets = TOKEN_TOTALS.get(measure)
+    return measure if buckets is None or not table.startswith("usage") else summed(buckets)
 
 
 def _filter(conditions: Conditions, filters: Filters) -> None:

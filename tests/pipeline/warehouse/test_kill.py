@@ -54,6 +54,6 @@ def test_killed_writers_lose_and_double_nothing(tmp_path: Path) -> None:
             warehouse.insert(batch(number), f"batch-{number}")
         everything = BATCHES * SIZE
         assert warehouse.total("default", WEEK).calls == everything
-        assert sum(row.calls for row in warehouse.spend("default", WEEK, ("user", "hour"))) == everything
+        assert sum(row.calls for row in warehouse.spend("default", WEEK, ("user", "day"))) == everything
         assert sum(seen.calls for seen in warehouse.observers("default")) == everything
         assert len(warehouse.calls("default", WEEK, limit=5000).calls) == everything

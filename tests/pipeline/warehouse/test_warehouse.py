@@ -9,16 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmpipeline.store.schema import TENANT_TABLES
 from mmpipeline.store.warehouse import Warehouse
 from mmpipeline.store.warehouse_errors import WarehouseFailed, WarehouseLocked, WarehouseTooNew
-from mmpipeline.store.warehouse_shapes import Filters, Span
+from mmpipeline.store.warehouse_shapes import CostRow, Filters, Span, SpendRow, Unanswerable
 from mmproto import usage
 from mmproto.v1.call_pb2 import Observer
 from mmproto.v1.usage_pb2 import Quality
 from tests.pipeline.warehouse.ledger import HOUR_NS, MONDAY_NS, histories, rated, spend_by, standing
 
 WEEK = Span(MONDAY_NS, MONDAY_NS + 7 * 24 * HOUR_NS)
-TABLES = ("calls", "usage_hourly", "callers_hourly", "observers")
 _tenants = itertools.count()
 
 
@@ -27,7 +27,9 @@ def everything(warehouse: Warehouse, tenant: str = "default") -> tuple[object, .
     return (
         warehouse.calls(tenant, WEEK, limit=1000),
         warehouse.spend(tenant, WEEK, ("hour", "team", "application", "provider", "model")),
-        warehouse.spend(tenant, WEEK, ("hour", "user", "node", "process")),
+        warehouse.spend(tenant, WEEK, ("day", "team", "model")),
+        warehouse.spend(tenant, WEEK, ("day", "user")),
+        warehouse.spend(tenant, WEEK, ("day", "node", "process")),
         warehouse.qualities(tenant, WEEK),
         warehouse.observers(tenant),
     )
@@ -59,7 +61,7 @@ def test_a_batch_is_recognised_after_a_restart(tmp_path: Path) -> None:
         assert everything(second) == before
 
 
-@pytest.mark.parametrize("missed", ["usage_hourly", "callers_hourly", "observers"])
+@pytest.mark.parametrize("missed", [table for table in TENANT_TABLES if table != "calls"])
 def test_a_crash_between_raw_table_and_roll_up_is_repaired_by_sending_again(
     warehouse: Warehouse, missed: str
 ) -> None:
@@ -72,7 +74,8 @@ def test_a_crash_between_raw_table_and_roll_up_is_repaired_by_sending_again(
     engine.command(f"ATTACH TABLE {missed}_view")
     warehouse.insert(batch, "batch-1")
     assert warehouse.total("default", WEEK).calls == 6
-    assert sum(row.calls for row in warehouse.spend("default", WEEK, ("user",))) == 6
+    for dimensions in (("hour",), ("user",), ("process",)):
+        assert sum(row.calls for row in warehouse.spend("default", WEEK, dimensions)) == 6
     assert sum(seen.calls for seen in warehouse.observers("default")) == 6
     assert len(warehouse.calls("default", WEEK).calls) == 6
 
@@ -91,7 +94,7 @@ def test_a_reversal_takes_a_call_back_from_every_sum(warehouse: Warehouse) -> No
     assert warehouse.call("default", old.call.id) == page.calls[0]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_roll_ups_equal_the_calls_that_stand(warehouse: Warehouse, data: st.DataObject) -> None:
     tenant = f"tenant-{next(_tenants)}"
@@ -127,6 +130,20 @@ def test_roll_ups_equal_the_calls_that_stand(warehouse: Warehouse, data: st.Data
     for dimensions in (("team", "application"), ("user", "team"), ("node",)):
         spent = {row.group: row.priced_nano_usd for row in warehouse.spend(tenant, WEEK, dimensions)}
         assert spent == spend_by(rows, *dimensions)
+        costs = {row.group: row.priced_nano_usd for row in warehouse.costs(tenant, WEEK, dimensions)}
+        assert costs == spent
+    by_hour = warehouse.spend(tenant, WEEK, ("hour", "model"))
+    for daily in warehouse.spend(tenant, WEEK, ("day", "model")):
+        day, model = daily.group
+        hours = [each for each in by_hour if each.group[0].startswith(day) and each.group[1] == model]
+        for measure in ("calls", "unpriced_calls", "priced_nano_usd", "errors", "output_tokens"):
+            assert getattr(daily, measure) == sum(getattr(each, measure) for each in hours)
+    by_user = warehouse.spend(tenant, WEEK, ("user",))
+    by_process = warehouse.spend(tenant, WEEK, ("process",))
+    for measure in SpendRow.__slots__ + CostRow.__slots__[1:]:
+        expected = getattr(total, measure)
+        assert sum(getattr(row, measure) for row in by_user) == expected
+        assert sum(getattr(row, measure) for row in by_process) == expected
     assert sum(share.calls for share in warehouse.qualities(tenant, WEEK)) == len(left)
     assert sum(share.calls for share in warehouse.unpriced(tenant, WEEK)) == total.unpriced_calls
     assert sum(share.calls for share in warehouse.errors(tenant, WEEK)) == total.errors
@@ -146,7 +163,7 @@ def test_tenants_see_only_their_own(warehouse: Warehouse) -> None:
     assert warehouse.total("nobody", WEEK).calls == 0
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", TENANT_TABLES)
 def test_the_wall_stands_where_a_statement_forgets_its_tenant(warehouse: Warehouse, table: str) -> None:
     warehouse.insert([rated("x", tenant="one")], "1")
     warehouse.insert([rated("x", tenant="two")], "2")
@@ -218,6 +235,18 @@ def test_times_no_calendar_of_ours_holds_are_kept_not_lost(warehouse: Warehouse)
     always = Span(0, (2**32 // 3600 + 1) * HOUR_NS)
     assert warehouse.total("default", always).calls == len(moments)
     assert {s.call.started_at_unix_ns for s in warehouse.calls("default", always).calls} == set(moments)
+
+
+def test_what_the_roll_ups_do_not_keep_is_refused_not_guessed(warehouse: Warehouse) -> None:
+    afternoon = Span(MONDAY_NS + 12 * HOUR_NS, MONDAY_NS + 18 * HOUR_NS)
+    with pytest.raises(Unanswerable, match="whole days"):
+        warehouse.spend("default", afternoon, ("user",))
+    with pytest.raises(Unanswerable, match="whole days"):
+        warehouse.spend("default", WEEK, ("hour", "process"))
+    with pytest.raises(Unanswerable, match="together"):
+        warehouse.spend("default", WEEK, ("user", "process"))
+    with pytest.raises(Unanswerable, match="not kept by user"):
+        warehouse.qualities("default", WEEK, Filters(user="ada"))
 
 
 def test_spans_are_whole_hours() -> None:

@@ -22,9 +22,10 @@ if [ "${1:-}" = --print ]; then
 fi
 
 distribution=unknown version='' like='' pretty='an unknown system'
-if [ -r /etc/os-release ]; then
-    # shellcheck disable=SC1091
-    . /etc/os-release
+release=${OS_RELEASE:-/etc/os-release}
+if [ -r "$release" ]; then
+    # shellcheck disable=SC1090
+    . "$release"
     distribution=${ID:-unknown} version=${VERSION_ID:-} like=${ID_LIKE:-} pretty=${PRETTY_NAME:-$ID}
 fi
 
@@ -59,7 +60,7 @@ missing() {
                 found=yes
             fi
         done
-        [ $found = yes ] || echo "$alternatives" | tr -s ' '
+        [ $found = yes ] || echo "$alternatives" | sed 's/ *$//'
     done
 }
 

@@ -82,6 +82,8 @@ def run(what: Callable[[Path, Ports, Say], Awaitable[None]], state: Path, ports:
         return Exit.OK
     except (ServiceFailed, AlreadyRunning) as error:
         click.echo(f"modelmeter: {error}", err=True)
+        if isinstance(error, ServiceFailed) and "in use" in str(error):
+            click.echo("free ports: make up PIPELINE_PORT=0 ROUTER_PORT=0 METRICS_PORT=0", err=True)
         return Exit.UNHEALTHY
     except PermissionError as error:
         click.echo(

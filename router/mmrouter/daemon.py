@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from mmproto.v1.ingest_pb2 import IngestBatch
 from mmrouter import config
 from mmrouter.config import RouterSettings
 from mmrouter.dialects import Dialect
+from mmrouter.ids import new_id
 from mmrouter.keys import KeyRing
 from mmrouter.policy.gate import Gate, OnLoss, Rules, Unpriced
 from mmrouter.policy.ledger import Entry, Ledger, Who
@@ -51,6 +53,9 @@ _LOG = logging.getLogger(__name__)
 
 _SWEEP_S = 0.25
 _FLUSH_S = 2.0
+# The spool, the sender and the poller are threads of this process. At the interpreter's default a call could
+# wait 5 ms for one of them to give way.
+_SWITCH_S = 0.0002
 
 
 class CannotStart(Exception):
@@ -63,6 +68,7 @@ class CannotStart(Exception):
 
 def run(settings: RouterSettings, env: Mapping[str, str], version: str) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError or CannotStart."""
+    sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, env, version))
 
@@ -128,7 +134,7 @@ class Router:
         )
         self._acknowledged = Acknowledged(client)
         self._sender = Sender(self._spool, self._acknowledged)
-        self._records = Records(self._spool, self._sender.wake)
+        self._records = Records(self._spool, self._sender.wake, new_id)
         self._poller = Poller(
             PipelineClient(settings),
             [p.provider for p in providers],
@@ -174,6 +180,7 @@ class Router:
             max_connections=limits.connections,
             pages=Pages(self.status, lambda: len(self._door.connections)),
             clock=loop.time,
+            new_id=new_id,
         )
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
@@ -32,11 +31,16 @@ class Records:
     """Takes records from the loop and makes them durable. `wake` is called after each batch."""
 
     def __init__(
-        self, spool: Spool, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic
+        self,
+        spool: Spool,
+        wake: Callable[[], None],
+        new_id: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._wake = wake
         self._clock = clock
+        self._new_id = new_id
         self._waiting: deque[Call | RoutingDecision] = deque()
         self._signal = threading.Event()
         self._signalled = False
@@ -56,7 +60,7 @@ class Records:
 
     def decision(self, decision: RoutingDecision, key: VirtualKey, at_ns: int) -> None:
         """Record what was decided about a request of `key`."""
-        decision.id = str(uuid.uuid4())
+        decision.id = self._new_id()
         decision.decided_at_unix_ns = at_ns
         decision.tenant, decision.team, decision.application = key.tenant, key.team, key.application
         decision.virtual_key_id = key.id

@@ -38,6 +38,7 @@ class Prices:
     def __init__(self, book: RateBook, assumptions: Assumptions) -> None:
         self._book = book
         self._assume = assumptions
+        self._bounds: dict[tuple[str, bool], _Bound] = {}
 
     @property
     def version(self) -> str:
@@ -76,14 +77,44 @@ class Prices:
         inside = math.ceil(facts.body_bytes / self._assume.bytes_per_token) + _OVERHEAD_TOKENS
         return min(inside, self._assume.max_input_tokens)
 
-    @staticmethod
-    def _dearest(card: RateCard, inputs: int, outputs: int, audio: bool) -> int:
-        def most(buckets: tuple[str, ...]) -> Fraction:
-            rates = [card.rates[name] for name in buckets if name in card.rates]
-            return max((Fraction(r.usd_at(inputs)) / r.per for r in rates), default=Fraction(0))
+    def _dearest(self, card: RateCard, inputs: int, outputs: int, audio: bool) -> int:
+        key = (card.id, audio)
+        bound = self._bounds.get(key)
+        if bound is None:
+            bound = self._bounds[key] = _Bound.of(card, audio)
+        return bound.nano_usd(inputs, outputs)
 
-        exact = inputs * most(_TEXT_INPUT + _AUDIO_INPUT if audio else _TEXT_INPUT)
-        exact += outputs * most(_TEXT_OUTPUT + _AUDIO_OUTPUT if audio else _TEXT_OUTPUT)
-        if (fee := card.rates.get(REQUESTS)) is not None:
-            exact += Fraction(fee.usd) / fee.per
-        return math.ceil(exact * NANO)
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """The dearest rates of a card as (above this total input, nano-dollars for a million), rounded up."""
+
+    inputs: tuple[tuple[int, int], ...]
+    outputs: tuple[tuple[int, int], ...]
+    fee: int
+
+    @classmethod
+    def of(cls, card: RateCard, audio: bool) -> _Bound:
+        fee = card.rates.get(REQUESTS)
+        return cls(
+            _steps(card, _TEXT_INPUT + _AUDIO_INPUT if audio else _TEXT_INPUT),
+            _steps(card, _TEXT_OUTPUT + _AUDIO_OUTPUT if audio else _TEXT_OUTPUT),
+            0 if fee is None else math.ceil(Fraction(fee.usd) * NANO / fee.per),
+        )
+
+    def nano_usd(self, inputs: int, outputs: int) -> int:
+        # Of the cliffs at or below this input the dearest is taken: the estimate of the input is an upper
+        # bound, and the true input may be on the dearer side of a cliff that makes calls cheaper.
+        rate_in = max((rate for above, rate in self.inputs if above <= inputs), default=0)
+        rate_out = max((rate for above, rate in self.outputs if above <= inputs), default=0)
+        return -(-(inputs * rate_in + outputs * rate_out) // 1_000_000) + self.fee
+
+
+def _steps(card: RateCard, buckets: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    rates = [card.rates[name] for name in buckets if name in card.rates]
+    cliffs = sorted({0, *(tier.above_input_tokens for rate in rates for tier in rate.tiers)})
+    return tuple(
+        (above, max(math.ceil(Fraction(r.usd_at(above + 1)) * NANO * 1_000_000 / r.per) for r in rates))
+        for above in cliffs
+        if rates
+    )

@@ -149,9 +149,6 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def writelines(self, pieces: list[bytes]) -> None:
-        self._transport.writelines(pieces)
-
     def pause_reading(self) -> None:
         if self._reading and not self._transport.is_closing():
             self._reading = False

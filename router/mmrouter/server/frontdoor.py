@@ -6,7 +6,6 @@ becomes a `Relay`; what does not is answered here, and nothing is sent upstream.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -34,6 +33,7 @@ class FrontDoor:
         max_connections: int,
         pages: Pages,
         clock: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
         self.limits = limits
         self.connections: set[ClientConnection] = set()
@@ -44,6 +44,7 @@ class FrontDoor:
         self._max_connections = max_connections
         self._pages = pages
         self._clock = clock
+        self._new_id = new_id
 
     def clock(self) -> float:
         return self._clock()
@@ -112,7 +113,7 @@ class FrontDoor:
                 f"this router has no upstream for the {dialect.value} API; an operator must configure one"
             )
             return self._no(connection, request, dialect, Refusal.NO_UPSTREAM, message)
-        call_id = str(uuid.uuid4())
+        call_id = self._new_id()
         return Relay(
             self._desk, connection, request, route=route, key=key, upstream=upstream, call_id=call_id
         )

@@ -123,7 +123,7 @@ class Relay:
         if self._closed:
             return
         if self._link is not None:
-            self._send(self._link, [data])
+            self._send(self._link, data)
             return
         self._held.append(data)
         self._held_bytes += len(data)
@@ -207,7 +207,7 @@ class Relay:
         own = [*self._upstream.credentials, (b"x-modelmeter-call-id", self._call_id.encode("ascii"))]
         head, seen = upstream_head(request, target, self._upstream.host, own)
         held, self._held = self._held, []
-        link.writelines([head, *self._framed(held)])
+        link.write(b"".join([head, *self._framed(held)]))  # one write is one TLS record and one packet
         if self._route.method == "POST":
             # The reader sees the request as the provider does, without any credential.
             headers = (*seen, ("x-modelmeter-call-id", self._call_id))
@@ -226,9 +226,9 @@ class Relay:
             return pieces
         return [part for piece in pieces for part in (b"%x\r\n" % len(piece), piece, b"\r\n")]
 
-    def _send(self, link: UpstreamConnection, pieces: list[bytes]) -> None:
-        link.writelines(self._framed(pieces))
-        self._read_request(pieces)
+    def _send(self, link: UpstreamConnection, piece: bytes) -> None:
+        link.write(b"".join(self._framed([piece])) if self._request.chunked else piece)
+        self._read_request([piece])
 
     def _end_request(self, link: UpstreamConnection) -> None:
         if self._request.chunked:

@@ -96,10 +96,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.write(data)
         self.deadline = self._pool.clock() + self._pool.limits.silence_s
 
-    def writelines(self, pieces: list[bytes]) -> None:
-        self._transport.writelines(pieces)
-        self.deadline = self._pool.clock() + self._pool.limits.silence_s
-
     def pause_reading(self) -> None:
         if not self._transport.is_closing():
             self._transport.pause_reading()
@@ -208,9 +204,9 @@ class UpstreamConnection(asyncio.Protocol):
             return
         payload = body.feed(data)
         raw = data
-        if body.done and body.excess:
-            self._inbox = body.excess
-            raw = data[: len(data) - len(body.excess)]
+        if excess := body.excess:
+            self._inbox = excess
+            raw = data[: len(data) - len(excess)]
         user.response_data(raw, payload, body.done)
 
     def _fail(self, reason: str, detail: str) -> None:

@@ -280,7 +280,7 @@ class FixedBody:
     def feed(self, data: bytes) -> list[bytes]:
         if len(data) < self._left:
             self._left -= len(data)
-            return [data]
+            return [data] if data else []
         payload, self.excess = (
             (data, b"") if len(data) == self._left else (data[: self._left], data[self._left :])
         )
@@ -299,7 +299,7 @@ class EndlessBody:
         self.excess = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        return [data]
+        return [data] if data else []
 
 
 class ChunkedBody:

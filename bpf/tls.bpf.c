@@ -200,14 +200,19 @@ static __always_inline void learn_verdict(const struct mm_connection_key *key, s
 	bpf_map_delete_elem(&verdicts, &at);
 }
 
-/* Userspace sleeps until enough waits in the ring to be worth a wake-up (it also looks by itself every
- * few tens of milliseconds). The first bytes of a direction wake it at once, so that its verdict is
- * early. */
-static __always_inline __u64 wake_flag(bool now)
+/* Userspace sleeps until enough waits in the ring to be worth a wake-up (it also looks by itself every few
+ * tens of milliseconds). The first bytes of a direction wake it at once, so that its verdict is early; after
+ * that one record wakes it each time another wake_bytes have piled up. A wake-up is an interrupt to oneself,
+ * microseconds in a virtual machine: far more than the record costs. */
+static __always_inline __u64 wake_flag(bool now, __u32 record_size)
 {
 	struct mm_settings *s = settings_now();
+	__u64 waiting;
 
-	if (now || (s && bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) >= s->wake_bytes))
+	if (now || !s || !s->wake_bytes)
+		return BPF_RB_FORCE_WAKEUP;
+	waiting = bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA);
+	if (waiting % s->wake_bytes < record_size && waiting >= s->wake_bytes)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }
@@ -277,7 +282,7 @@ static __always_inline void emit(const struct mm_copy *copy, __u64 done, __u32 s
 		count(MM_LOST_UNREADABLE_BYTES, size);
 		goto advance;
 	}
-	bpf_ringbuf_submit(r, wake_flag(offset == 0));
+	bpf_ringbuf_submit(r, wake_flag(offset == 0, sizeof(*r) + capacity));
 	count(MM_COUNT_RECORDS, 1);
 	count(MM_COUNT_BYTES, size);
 advance:
@@ -645,7 +650,7 @@ int free_enter(struct pt_regs *ctx)
 		return 0;
 	}
 	fill_header(r, MM_FREE, &key, connection);
-	bpf_ringbuf_submit(r, wake_flag(false));
+	bpf_ringbuf_submit(r, wake_flag(false, sizeof(*r)));
 	count(MM_COUNT_RECORDS, 1);
 forget:
 	bpf_map_delete_elem(&connections, &key);
@@ -675,7 +680,7 @@ int process_exit(void *ctx)
 		return 0;
 	}
 	fill_header(r, MM_EXIT, &key, &nothing);
-	bpf_ringbuf_submit(r, wake_flag(false));
+	bpf_ringbuf_submit(r, wake_flag(false, sizeof(*r)));
 	count(MM_COUNT_RECORDS, 1);
 	return 0;
 }

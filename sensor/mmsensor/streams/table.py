@@ -26,11 +26,15 @@ _T = TypeVar("_T")
 _Place = tuple[int, int, int]  # pid, process start, SSL object: where connections follow each other
 
 
+_DIRECTIONS = (Direction.WRITE, Direction.READ)
+
+
 class _Stream:
-    __slots__ = ("expected", "key", "last_ns", "noted")
+    __slots__ = ("expected", "key", "last_ns", "noted", "place")
 
     def __init__(self, key: ConnectionKey, at_ns: int, expected: list[int]) -> None:
         self.key = key
+        self.place: _Place = key[:3]
         self.last_ns = at_ns
         self.expected = expected  # by Direction: offset of the next byte
         self.noted: tuple[int, int] | None = None  # by Direction: how far the kernel was at the last look
@@ -67,7 +71,23 @@ class StreamTable:
 
     # -- what comes from the ring ------------------------------------------------------------------
 
-    def feed(self, record: Record) -> Iterator[StreamEvent]:
+    def feed(self, record: Record) -> Iterable[StreamEvent]:
+        # Nearly every record is the next piece of a known stream: that way is kept short.
+        stream = self._streams.get((record.pid, record.started_ns, record.ssl))
+        if (
+            stream is not None
+            and record.kind is Kind.DATA
+            and stream.key.generation == record.generation
+            and stream.expected[record.direction] == record.offset
+        ):
+            stream.last_ns = record.at_ns
+            self._streams.move_to_end(stream.place)
+            stream.expected[record.direction] += len(record.data)
+            direction = _DIRECTIONS[record.direction]
+            return (Bytes(stream.key, direction, record.offset, record.data, record.at_ns),)
+        return self._feed_any(record)
+
+    def _feed_any(self, record: Record) -> Iterator[StreamEvent]:
         if record.kind is Kind.EXIT:
             yield from self.end_process(record.pid, record.started_ns, record.at_ns)
             return

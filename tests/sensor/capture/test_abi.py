@@ -30,7 +30,8 @@ PROBE = """
 #include <stdio.h>
 #include "abi.h"
 #define SIZE(type, name) sizeof(((struct type *)0)->name)
-#define FIELD(type, name) printf("[\\"%s\\", %zu, %zu],", #name, offsetof(struct type, name), SIZE(type, name))
+#define FIELD(type, name) \\
+    printf("[\\"%s\\", %zu, %zu],", #name, offsetof(struct type, name), SIZE(type, name))
 int main(void)
 {
 %s

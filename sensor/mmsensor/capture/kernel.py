@@ -35,6 +35,18 @@ def _programs() -> list[str]:
     return [program for hook in HOOKS for program in (hook.enter, hook.leave) if program]
 
 
+def _require(purpose: str, **capabilities: int) -> None:
+    """Rights are what counts, not the user: the systemd unit runs without root and with these alone."""
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("CapEff:")[2].split()[0], 16)
+    missing = [name for name, number in capabilities.items() if not held >> number & 1]
+    if missing:
+        raise CaptureUnavailable(
+            f"no permission {purpose} ({', '.join(missing)})",
+            "run it with sudo or as the systemd unit; docs/install.md says what the unit needs",
+        )
+
+
 def _possible_cpus() -> int:
     """CPUs that a per-CPU map has a value for: `0-63`, `0` or `0,2-3` give the highest plus one."""
     text = Path("/sys/devices/system/cpu/possible").read_text().strip()
@@ -53,8 +65,7 @@ class Kernel:
     """Loads the object on construction. Raises CaptureUnavailable where it cannot."""
 
     def __init__(self, options: CaptureOptions) -> None:
-        if os.geteuid() != 0:
-            raise CaptureUnavailable("not running as root", "run it with sudo, or as a systemd service")
+        _require("to load probes", CAP_BPF=39, CAP_PERFMON=38)
         if not Path("/sys/kernel/btf/vmlinux").exists():
             raise CaptureUnavailable(
                 "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
@@ -68,6 +79,12 @@ class Kernel:
             )
         self._options = options
         self.link_kind, self._object = self._load()
+        if self.link_kind is LinkKind.PERF_EVENT:
+            try:
+                _require("to attach probes to programs on a kernel before 6.6", CAP_SYS_ADMIN=21)
+            except CaptureUnavailable:
+                self._object.close()
+                raise
         self._fixed: list[int] = []
         try:
             self._settings = self._map("settings", 4, abi.SETTINGS.size)

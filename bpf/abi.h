@@ -42,6 +42,7 @@ enum mm_direction {
 enum mm_flag {
 	MM_LATE = 1, /* the connection was not seen from SSL_new: earlier bytes may be missing */
 	MM_LAST = 2, /* the last piece of a call */
+	MM_NAMED = 4, /* a MM_SNI was sent: userspace has heard of the connection */
 };
 
 /* Header of every record in the `records` ring; the payload follows. 80 bytes. */
@@ -90,7 +91,7 @@ struct mm_connection {
 	__u64 read_offset; /* bytes the process has read, captured or lost */
 	__u64 write_offset;
 	__u32 state; /* enum mm_state */
-	__u32 flags; /* enum mm_flag; MM_LATE only */
+	__u32 flags; /* enum mm_flag; MM_LATE and MM_NAMED */
 };
 
 /* Key of map `verdicts` (userspace to kernel); the value is an enum mm_state. It names the generation so

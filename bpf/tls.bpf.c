@@ -605,6 +605,7 @@ static __always_inline int server_name(__u64 ssl, __u64 name)
 		return 0;
 	}
 	r->size = size - 1;
+	connection->flags |= MM_NAMED;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	count(MM_COUNT_RECORDS, 1);
 	return 0;
@@ -641,7 +642,9 @@ int free_enter(struct pt_regs *ctx)
 	if (!connection)
 		return 0;
 	/* Nobody has heard of it, or nobody wants to hear more. */
-	if (connection->state == MM_IGNORED || connection->read_offset + connection->write_offset == 0)
+	if (connection->state == MM_IGNORED)
+		goto forget;
+	if (!connection->read_offset && !connection->write_offset && !(connection->flags & MM_NAMED))
 		goto forget;
 	r = bpf_ringbuf_reserve(&records, sizeof(*r), 0);
 	if (!r) {

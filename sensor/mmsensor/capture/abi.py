@@ -34,6 +34,7 @@ class Kind(IntEnum):
 class Flag(IntFlag):
     LATE = 1
     LAST = 2
+    NAMED = 4
 
 
 class State(IntEnum):

@@ -56,14 +56,21 @@ class Discovery:
             ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
             if any(fd == self._stop_read for fd, _ in ready):
                 return
-            if self._watch:
-                for pid, mapping in self._watch.read():
-                    if mapping.inode:
-                        self._targets.examine(pid, mapping)
-            if time.monotonic() >= due or self.hints_lost > lost:
-                lost = self.hints_lost
-                self._targets.reconcile()
-                due = time.monotonic() + every
+            try:
+                self._take_hints()
+                if time.monotonic() >= due or self.hints_lost > lost:
+                    lost = self.hints_lost
+                    due = time.monotonic() + every
+                    self._targets.reconcile()
+            except OSError:
+                # Out of descriptors or memory: that passes, and the next reconcile makes it good.
+                _log.exception("looking for TLS libraries failed; it is tried again")
+                due = min(due, time.monotonic() + _WITHOUT_HINTS_S)
+
+    def _take_hints(self) -> None:
+        for pid, mapping in self._watch.read() if self._watch else ():
+            if mapping.inode:
+                self._targets.examine(pid, mapping)
 
     def close(self) -> None:
         os.write(self._stop_write, b"\0")

@@ -63,7 +63,7 @@ class _File:
         self._segments = list(_PROGRAM_HEADER.iter_unpack(table))
 
     def _read(self, offset: int, size: int) -> bytes:
-        if offset < 0 or offset > 1 << 62:
+        if offset + size > self._size:
             raise NotElf("offset outside the file")
         data = os.pread(self._fd, size, offset)
         if len(data) != size:

@@ -31,7 +31,8 @@ class CaptureOptions:
     link_kind: LinkKind | None = None
     #: The whole of /proc is compared with what is attached this often; new mappings are noticed at once.
     reconcile_every_s: float = 15.0
-    #: A file that no process maps any more stays attached this long; one that was deleted, a minute at most.
+    #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or
+    #: is not on the root file system, so that nothing is kept in use for nobody.
     linger_s: float = 3600.0
     #: A connection that moved nothing for so long is forgotten.
     idle_s: float = 3600.0

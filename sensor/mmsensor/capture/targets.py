@@ -34,7 +34,9 @@ _PROMISES = (
     (re.compile(r"libnss3\.so|libnspr4\.so"), "nss_not_supported"),
     (re.compile(r"libmbedtls[-.]|libwolfssl[-.]|libs2n[-.]"), "library_not_supported"),
 )
-_DELETED_LINGER_S = 60.0
+#: How long at most an unused file stays attached that was deleted or is not on the root file system: probes
+#: keep a file's space and its mount in use.
+_SHORT_LINGER_S = 60.0
 _REMEMBERED_FILES = 65536
 _SEEN_DELETED = " (deleted)"
 
@@ -80,6 +82,7 @@ class Targets:
         self._options = options
         self._attach = attach
         self._now = monotonic
+        self._root_device = Path("/").stat().st_dev
         self._lock = threading.Lock()
         self._targets: dict[tuple[int, int], _Target] = {}
         # What each mapping turned out to be: the target, or None for a file that is of no interest.
@@ -87,17 +90,8 @@ class Targets:
 
     def examine(self, pid: int, mapping: FileMapping) -> None:
         """Looks at one mapping of a process, and attaches to its file where that is worth it."""
-        key = (mapping.major, mapping.minor, mapping.inode, mapping.generation, mapping.path)
         with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                identity = self._known[key]
-            else:
-                identity = self._identify(pid, mapping)
-                self._known[key] = identity
-                if len(self._known) > _REMEMBERED_FILES:
-                    self._known.popitem(last=False)
-            target = self._targets.get(identity) if identity else None
+            target = self._target_of(pid, mapping)
             if target:
                 target.processes.add(pid)
                 target.unused_since = None
@@ -105,19 +99,18 @@ class Targets:
     def reconcile(self) -> None:
         """Compares everything attached with everything mapped: finds what hints missed, counts processes,
         retries what failed, reads changed files again, lets go of what nobody uses."""
-        running: dict[int, list[FileMapping]] = {}
-        for pid in proc.pids(self._options.proc):
-            mappings = proc.executable_mappings(self._options.proc, pid)
-            if mappings:
-                running[pid] = mappings
+        running = {
+            pid: proc.executable_mappings(self._options.proc, pid) for pid in proc.pids(self._options.proc)
+        }
         with self._lock:
-            for target in self._targets.values():
-                target.processes.clear()
-        for pid, mappings in running.items():
-            for mapping in mappings:
-                self.examine(pid, mapping)
-        with self._lock:
-            for target in list(self._targets.values()):
+            users: dict[tuple[int, int], set[int]] = {}
+            for pid, mappings in running.items():
+                for mapping in mappings:
+                    target = self._target_of(pid, mapping)
+                    if target:
+                        users.setdefault((target.device, target.inode), set()).add(pid)
+            for identity, target in list(self._targets.items()):
+                target.processes = users.get(identity, set())
                 self._review(target)
 
     def statuses(self) -> list[TargetStatus]:
@@ -135,28 +128,39 @@ class Targets:
 
     # -- with the lock held ------------------------------------------------------------------------
 
-    def _identify(self, pid: int, mapping: FileMapping) -> tuple[int, int] | None:
+    def _target_of(self, pid: int, mapping: FileMapping) -> _Target | None:
+        key = (mapping.major, mapping.minor, mapping.inode, mapping.generation, mapping.path)
+        if key in self._known:
+            self._known.move_to_end(key)
+            identity = self._known[key]
+            return self._targets.get(identity) if identity else None
         fd = _open_mapped(self._options.proc, pid, mapping)
         if fd is None:
-            return None
-        kept = False
+            return None  # not remembered: the next process may let us look
+        target = self._examine_file(fd, mapping.path.removesuffix(_SEEN_DELETED))
+        self._known[key] = (target.device, target.inode) if target else None
+        if len(self._known) > _REMEMBERED_FILES:
+            self._known.popitem(last=False)
+        return target
+
+    def _examine_file(self, fd: int, path: str) -> _Target | None:
+        """Takes over the descriptor: kept in a new target, closed otherwise."""
+        target: _Target | None = None
         try:
             facts = os.fstat(fd)
-            identity = (facts.st_dev, facts.st_ino)
-            if identity in self._targets:
-                return identity
-            target = _read_target(fd, facts, mapping.path.removesuffix(_SEEN_DELETED))
-            if target is None:
-                return None
-            kept = True
-            self._targets[identity] = target
-            self._try_attach(target)
-            return identity
+            known = self._targets.get((facts.st_dev, facts.st_ino))
+            if known is not None:
+                return known
+            target = _read_target(fd, facts, path)
         except OSError:
             return None
         finally:
-            if not kept:
+            if target is None:
                 os.close(fd)
+        if target is not None:
+            self._targets[target.device, target.inode] = target
+            self._try_attach(target)
+        return target
 
     def _try_attach(self, target: _Target) -> None:
         if not hooks.sufficient(frozenset(target.offsets)):
@@ -175,13 +179,16 @@ class Targets:
             self._drop(target)
             return
         if target.processes:
+            target.unused_since = None
             if not target.links:
                 self._try_attach(target)
             return
         now = self._now()
         if target.unused_since is None:
             target.unused_since = now
-        linger = self._options.linger_s if facts.st_nlink else min(_DELETED_LINGER_S, self._options.linger_s)
+        linger = self._options.linger_s
+        if not facts.st_nlink or facts.st_dev != self._root_device:
+            linger = min(_SHORT_LINGER_S, linger)
         if now - target.unused_since >= linger:
             self._drop(target)
 

@@ -34,6 +34,11 @@ for_prefix() { # the units name /usr/local; another PREFIX is written in
     chmod 644 "$2"
 }
 
+before_linux_6_6() {
+    kernel=$(uname -r)
+    [ "$(printf '%s\n' 6.6 "${kernel%%[!0-9.]*}" | sort -V | head -n 1)" != 6.6 ]
+}
+
 install_all() {
     cd "$root"
     # The system's own Python, if it will do: a daemon's user cannot reach one in somebody's home folder.
@@ -63,6 +68,12 @@ install_all() {
         # A configuration that somebody may have edited is never replaced.
         [ -e "$kept" ] || install -m 644 "$example" "$kept"
     done
+    drop_in=$dest$units/modelmeter-sensor.service.d
+    mkdir -p "$drop_in"
+    rm -f "$drop_in"/*.conf
+    if before_linux_6_6; then
+        install -m 644 systemd/sensor-before-linux-6.6.conf "$drop_in"
+    fi
     if [ $live = yes ]; then
         systemd-sysusers "$users/modelmeter.conf"
         systemctl daemon-reload
@@ -79,6 +90,7 @@ uninstall_all() {
         fi
         rm -f "$dest$units/$name"
     done
+    rm -rf "$dest$units/modelmeter-sensor.service.d"
     for command in $commands; do
         rm -f "$dest$prefix/bin/$command"
     done

@@ -74,7 +74,7 @@ def test_nothing_installed_names_the_staging_folder(stage: Path) -> None:
 
 def test_systemd_accepts_the_units(stage: Path) -> None:
     units = stage / PREFIX.lstrip("/") / "lib/systemd/system"
-    assert sorted(path.name for path in units.iterdir()) == sorted(UNITS)
+    assert sorted(path.name for path in units.glob("*.service")) == sorted(UNITS)
     for name in UNITS:
         text = (units / name).read_text()
         assert f"ExecStart={PREFIX}/lib/modelmeter/bin/mm" in text

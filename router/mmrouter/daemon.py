@@ -152,16 +152,13 @@ class Router:
         self._upstreams: dict[Dialect, Upstream] = {}
         for p in providers:
             pool = Pool(p.endpoint, pool_limits, loop.time)
-            self._upstreams[p.dialect] = Upstream(p.name, p.provider, pool, _credentials(p))
+            # Rules of its own for each: two providers may be behind one host, a gateway's for example.
+            reading = ReadingRules(hosts={p.endpoint.authority: p.provider})
+            self._upstreams[p.dialect] = Upstream(p.name, p.provider, pool, _credentials(p), reading)
         desk = Desk(
             self._gate,
             self._records,
             self._counts,
-            ReadingRules(
-                hosts={p.endpoint.authority: p.provider for p in providers},
-                keep_headers=frozenset(),
-                hash_key=lambda _: "",
-            ),
             time.time_ns,
             settings.node_name,
         )

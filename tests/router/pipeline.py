@@ -27,7 +27,7 @@ MILLION = 1_000_000
 
 
 def book(version: str = "test-1") -> RateBook:
-    """Round prices: gpt-4o-mini 1 $ in, 10 $ out; claude-sonnet-4-5 3 $ in, 15 $ out, for a million each."""
+    """Round prices: gpt-4o-mini 1 $ in, 10 $ out; claude-test-1 3 $ in, 15 $ out, for a million each."""
 
     def model(provider: str, name: str, usd_in: str, usd_out: str) -> ModelRates:
         rates = {
@@ -46,7 +46,7 @@ def book(version: str = "test-1") -> RateBook:
                 model("openai", "gpt-4o-mini", "1", "10"),
                 model("openai", "text-embedding-3-small", "1", "1"),
             ],
-            "anthropic": [model("anthropic", "claude-sonnet-4-5", "3", "15")],
+            "anthropic": [model("anthropic", "claude-test-1", "3", "15")],
         },
     )
 

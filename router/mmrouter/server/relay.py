@@ -48,6 +48,7 @@ class Upstream:
     provider: str
     pool: Pool
     credentials: Headers
+    reading: ReadingRules
 
     @property
     def host(self) -> bytes:
@@ -64,7 +65,6 @@ class Desk:
     gate: Gate
     records: Records
     counts: Counts
-    reading: ReadingRules
     clock_ns: Callable[[], int]
     node: str
 
@@ -212,7 +212,10 @@ class Relay:
             # The reader sees the request as the provider does, without any credential.
             headers = (*seen, ("x-modelmeter-call-id", self._call_id))
             self._exchange = Exchange(
-                RequestHead(request.method, target, headers), desk.reading, self._call_id, self._started_ns
+                RequestHead(request.method, target, headers),
+                self._upstream.reading,
+                self._call_id,
+                self._started_ns,
             )
             self._read_request(held)
         self._client.resume_reading()

@@ -116,6 +116,18 @@ def resident_mb() -> float:
     return float("nan")
 
 
+def other_probes() -> set[str]:
+    """Programs on this machine that hold uprobe links: where there are any, nothing here is bare."""
+    names = set()
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and any(
+                "uprobe_multi" in info.read_text() for info in (process / "fdinfo").iterdir()
+            ):
+                names.add(f"{(process / 'comm').read_text().strip()} ({process.name})")
+    return names
+
+
 def measure(folder: Path) -> dict[int, Samples]:
     certificate, key, program = folder / "certificate.pem", folder / "key.pem", folder / "tls_calls"
     subprocess.run(
@@ -144,12 +156,16 @@ def measure(folder: Path) -> dict[int, Samples]:
 
 
 def main() -> int:
+    others = other_probes()
     try:
         with tempfile.TemporaryDirectory() as folder:
             results = measure(Path(folder))
     except CaptureError as error:
         print(f"capture_bench: {error}", file=sys.stderr)
         return 1
+    others |= other_probes()
+    if others:
+        print(f"other probes were attached meanwhile, `bare` is not bare: {', '.join(sorted(others))}")
     print("TLS call, CPU in us (median of rounds)")
     print(
         f"{'bytes':>7} {'bare':>8} {'captured':>9} {'added':>7} {'ignored':>8} {'unlisted':>9}"

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 #: How often /proc is looked through where the kernel gives no hints: then it is the only way.
 _WITHOUT_HINTS_S = 2.0
+_GATHER_S = 0.001
 
 
 class Discovery:
@@ -56,6 +57,8 @@ class Discovery:
             ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
             if any(fd == self._stop_read for fd, _ in ready):
                 return
+            # A program start maps some ten files in a row: one look at all of them, not ten.
+            time.sleep(_GATHER_S)
             try:
                 self._take_hints()
                 if time.monotonic() >= due or self.hints_lost > lost:

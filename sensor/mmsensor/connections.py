@@ -1,8 +1,9 @@
 """The connections that are followed: stream events go in, exchanges that ended come out.
 
 Each connection has one reader of the protocol and the facts of its process, read when it opened. A
-connection that turns out not to speak to an LLM, or to be the server's end, is given up at once and the
-kernel is told to stop copying it (`take_verdicts`: after a round of events, not amid it).
+connection that turns out not to speak to an LLM, or to be the server's end, is given up, and `take_verdicts`
+says so for the kernel to stop copying it. The source must be told between two events that are not of one
+record: after a `Bytes`, or after a round.
 
 At most `limit` connections are followed. Beyond that the one silent for longest is given up: what was open
 on it is accounted for as such by its reader, and if it speaks again it is joined in the middle.
@@ -74,7 +75,7 @@ class Connections:
         self._identify = identify
         self._limit = limit
         self._followed: OrderedDict[ConnectionKey, _Connection] = OrderedDict()
-        # Given up in this round: what is still on its way from them is not wanted.
+        # Not told yet. What still comes from connections that were given up is not wanted.
         self._verdicts: dict[ConnectionKey, bool] = {}
         self._totals: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -103,6 +104,8 @@ class Connections:
 
     def take_verdicts(self) -> dict[ConnectionKey, bool]:
         """Connections judged since the last call: True where they are of interest, False where given up."""
+        if not self._verdicts:
+            return {}
         verdicts, self._verdicts = self._verdicts, {}
         return verdicts
 

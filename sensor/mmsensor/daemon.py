@@ -25,7 +25,7 @@ from mmsensor.capture.options import CaptureStatistics, TargetStatus
 from mmsensor.connections import INTERNAL_ERROR, Connections, Ended
 from mmsensor.emit.sink import Sink
 from mmsensor.ledger import Ledger
-from mmsensor.streams.events import ConnectionKey, StreamEvent
+from mmsensor.streams.events import Bytes, ConnectionKey, StreamEvent
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,10 +105,12 @@ class Daemon:
             events += 1
             for ended in self.connections.feed(event):
                 self._account(ended)
+            if isinstance(event, Bytes):
+                # At once: a bulk transfer that is none of ours fills the ring until the kernel is told.
+                self._tell_verdicts()
             if len(self._batch) >= self._options.batch_records:
                 self._hand_over()
-        for key, interesting in self.connections.take_verdicts().items():
-            self.source.set_verdict(key, interesting)
+        self._tell_verdicts()
         self.ledger.opened(self.connections.open_exchanges)
         if self._batch and self._clock() - self._batch_since >= self._options.batch_s:
             self._hand_over()
@@ -148,6 +150,10 @@ class Daemon:
         call.process.CopyFrom(self._processes.message(ended.facts))
         self._attribution.apply(call, recognised.headers)
         return call
+
+    def _tell_verdicts(self) -> None:
+        for key, interesting in self.connections.take_verdicts().items():
+            self.source.set_verdict(key, interesting)
 
     def _hand_over(self) -> None:
         batch, self._batch = self._batch, []

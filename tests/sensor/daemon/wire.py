@@ -84,7 +84,10 @@ class Recording:
         self.numbers = CaptureStatistics(0, 0, 0, 0, 0)
 
     def poll(self, timeout_s: float) -> Iterator[StreamEvent]:
-        yield from self.rounds.pop(0) if self.rounds else []
+        for event in self.rounds.pop(0) if self.rounds else []:
+            # As the capture does: a connection that was given up is not heard of again.
+            if self.verdicts.get(event.key, True):
+                yield event
 
     def set_verdict(self, key: ConnectionKey, interesting: bool) -> None:
         self.verdicts[key] = interesting

@@ -63,12 +63,12 @@ class DemoBudget:
 
 # Small enough that the first minutes show a team at every stage.
 BUDGETS = (
-    DemoBudget("search", "3.00"),
-    DemoBudget("support", "0.60"),
-    DemoBudget("platform", "2.00"),
-    DemoBudget("commerce", "0.10"),
-    DemoBudget("web", "0.25"),
-    DemoBudget("growth", "0.40", blocks=True),
+    DemoBudget("search", "12.00"),
+    DemoBudget("support", "1.50"),
+    DemoBudget("platform", "15.00"),
+    DemoBudget("commerce", "0.50"),
+    DemoBudget("web", "3.00"),
+    DemoBudget("growth", "1.50", blocks=True),
 )
 
 

@@ -15,7 +15,7 @@ async def main() -> None:
     async with openai.AsyncOpenAI(max_retries=0) as client:
         while True:
             await client.embeddings.create(
-                model="text-embedding-3-small", input="question", extra_headers=order(input=around(220))
+                model="text-embedding-3-small", input="question", extra_headers=order(input=around(2_000))
             )
             stream = await client.chat.completions.create(
                 model="gpt-5.4-mini",
@@ -24,7 +24,11 @@ async def main() -> None:
                 stream_options={"include_usage": True},
                 user=pick(*USERS),
                 extra_headers=order(
-                    input=around(1400), cache_read=around(2600), output=around(420), delay_ms=180, gap_ms=40
+                    input=around(6_000),
+                    cache_read=around(14_000),
+                    output=around(900),
+                    delay_ms=180,
+                    gap_ms=40,
                 ),
             )
             async for _ in stream:

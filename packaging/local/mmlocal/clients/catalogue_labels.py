@@ -29,7 +29,7 @@ def main() -> None:
                 "content-type": "application/json",
                 "user-agent": "catalogue-labels/1.0",
                 "authorization": f"Bearer {os.environ['OPENAI_API_KEY']}",
-                **order(input=around(650), output=around(60), status=404 if gone else 200),
+                **order(input=around(5_000), output=around(400), status=404 if gone else 200),
             },
         )
         with (

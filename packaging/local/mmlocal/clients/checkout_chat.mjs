@@ -10,10 +10,10 @@ for (;;) {
     headers: {
       "content-type": "application/json",
       authorization: `Bearer ${process.env.OPENAI_API_KEY}`,
-      "x-local-provider": `input=${around(1100)}; output=${around(240)}; delay_ms=150; gap_ms=30`,
+      "x-local-provider": `input=${around(9_000)}; output=${around(900)}; delay_ms=150; gap_ms=30`,
     },
     body: JSON.stringify({
-      model: "gpt-4o-mini",
+      model: "gpt-4.1",
       stream: true,
       stream_options: { include_usage: true },
       messages: [{ role: "user", content: "Where is my order?" }],

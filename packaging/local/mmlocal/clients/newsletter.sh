@@ -6,8 +6,8 @@ while :; do
     answer=$(curl --silent --show-error --max-time 60 "$ANTHROPIC_BASE_URL/v1/messages" \
         --header "x-api-key: $ANTHROPIC_API_KEY" --header "anthropic-version: 2023-06-01" \
         --header "content-type: application/json" \
-        --header "x-local-provider: input=3200; cache_read=1800; output=1400; delay_ms=250" \
-        --data '{"model":"claude-sonnet-4-6","max_tokens":2000,"messages":[{"role":"user","content":"Write it."}]}')
+        --header "x-local-provider: input=22000; output=4000; delay_ms=250" \
+        --data '{"model":"claude-sonnet-4-6","max_tokens":8000,"messages":[{"role":"user","content":"Write it."}]}')
     case $answer in
     *'"error"'*)
         [ $refused = yes ] || echo "WARNING refused by the router: $answer"

@@ -12,10 +12,12 @@ AGENTS = ("agent-17", "agent-23", "agent-31")
 def main() -> None:
     client = anthropic.Anthropic(max_retries=0)
     while True:
-        counts = {"input": around(900), "cache_read": around(5200), "output": around(160)}
+        counts = {"input": around(4_000), "cache_read": around(22_000), "output": around(500)}
         ask(client, "claude-haiku-4-5", counts)
         if RANDOM.random() < 1 / 8:
-            ask(client, "claude-sonnet-4-6", {**counts, "cache_write": around(700), "output": around(900)})
+            ask(
+                client, "claude-sonnet-4-6", {**counts, "cache_write": around(3_000), "output": around(2_500)}
+            )
         pause(1.5)
 
 

@@ -5,24 +5,18 @@ The sensor (through `reader.ConnectionReader`), the router and the replay of arc
 `abort`. Exactly one `Outcome` comes back, whatever was fed. It never raises on input, never holds more than a
 few hundred KiB however large the bodies are, and keeps nothing of prompts and answers beyond what the
 dialects' trees name.
-
-    Outcome
-    ├── Recognised   an LLM operation: a Call, with the odd things seen on the way (`anomalies`)
-    ├── Dropped      seen, understood, not ours
-    └── Failed       should have been a call, or cannot be known
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Final
 
 from mmproto import identity
-from mmproto.framing.bodies import BodyDecoder
 from mmproto.framing.http1 import RequestHead, ResponseHead
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
-from mmproto.framing.sse import EventReader
+from mmproto.framing.payload import Payload
+from mmproto.outcome import Dropped, Failed, Outcome, ReadingRules, Recognised
 from mmproto.providers import paths
 from mmproto.providers.dialect import REQUEST_TREE, Dialect, Facts, Measured
 from mmproto.usage import output_tokens
@@ -49,56 +43,11 @@ CREDENTIAL_HEADERS: Final = frozenset(
 )
 _KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _SESSION_HEADERS: Final = ("x-session-id", "session-id", "session_id", "x-claude-code-session-id")
-_SSE_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 MALFORMED_JSON: Final = "malformed_json"
 STREAM_INCOMPLETE: Final = "stream_incomplete"
 RESPONSE_PENDING: Final = "response_pending"
 NO_RESPONSE_BODY: Final = "response_body_missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Recognised:
-    """A call. Its attribution, process, observer and node are still to be filled in."""
-
-    call: Call
-    # Those request headers that `ReadingRules.keep_headers` names, lower-case, never credentials.
-    headers: Mapping[str, str] = field(default_factory=dict)
-    # Named oddities to be counted: bad_count, contradictory_counts, content_encoding_unsupported, ...
-    anomalies: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Seen, understood, not ours: not_llm, not_an_operation, server_side, response_pending, ..."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Should have been a call, or cannot be known: malformed_http, malformed_json, ..."""
-
-    reason: str
-
-
-Outcome = Recognised | Dropped | Failed
-
-
-def _no_hash(_key: str) -> str:
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingRules:
-    """What a deployment configures about reading."""
-
-    # Further LLM hosts: "host", "host:port" or "*.suffix" (lower-case) -> provider name.
-    hosts: Mapping[str, str] = field(default_factory=dict)
-    # Names (lower-case) of request headers that attribution rules match on.
-    keep_headers: frozenset[str] = frozenset()
-    # Keyed hash of a credential; the credential itself goes nowhere else.
-    hash_key: Callable[[str], str] = _no_hash
 
 
 class Exchange:
@@ -121,12 +70,12 @@ class Exchange:
         self._match = paths.match(head.method, self.host, head.target, rules.hosts)
         kind = self._match.dialect
         self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
-        self._request: _Body | None = None
+        self._request: Payload | None = None
         if self._dialect is not None:
-            self._request = _Body(self._headers, JsonBody(REQUEST_TREE))
+            self._request = Payload(self._headers, JsonBody(REQUEST_TREE))
         self._request_read = False
         self._response_head: ResponseHead | None = None
-        self._response: _Body | None = None
+        self._response: Payload | None = None
         self._damaged = False
 
     @property
@@ -174,7 +123,7 @@ class Exchange:
             return
         self._response_head = head
         if self._dialect is not None:
-            self._response = _Body(_first_values(head.headers), JsonBody(self._dialect.response_tree))
+            self._response = Payload(_first_values(head.headers), JsonBody(self._dialect.response_tree))
 
     def response_body(self, data: bytes, at_ns: int) -> None:
         """The next bytes of the response body."""
@@ -187,7 +136,7 @@ class Exchange:
         for piece in response.decoder.feed(data):
             self._read_piece(response, dialect, piece, at_ns)
 
-    def _read_piece(self, response: _Body, dialect: Dialect, piece: bytes, at_ns: int) -> None:
+    def _read_piece(self, response: Payload, dialect: Dialect, piece: bytes, at_ns: int) -> None:
         if not response.decided:
             piece = response.sniff(piece)
             if not piece:
@@ -290,7 +239,7 @@ class Exchange:
                 dialect.read_event(event)
             return ""
         if response.document.is_empty:
-            return "" if response.decoder.problem else NO_RESPONSE_BODY
+            return response.decoder.damage or ("" if response.decoder.problem else NO_RESPONSE_BODY)
         try:
             dialect.read_response(response.document.finish())
         except MalformedJson:
@@ -299,7 +248,7 @@ class Exchange:
                 if isinstance(partial, dict):
                     dialect.read_response(partial)
                     dialect.facts.terminated = False
-                return MALFORMED_JSON
+            return response.decoder.problem or MALFORMED_JSON
         return ""
 
     def _recognised(self, dialect: Dialect, cut_off: str, at_ns: int) -> Recognised:
@@ -363,55 +312,6 @@ class Exchange:
     def _kept_headers(self) -> dict[str, str]:
         wanted = self._rules.keep_headers - CREDENTIAL_HEADERS
         return {name: value for name, value in self._head.headers if name in wanted}
-
-
-class _Body:
-    """A body on its way through: decoder, then events or one document, told apart by the first byte.
-
-    The first byte tells better than `content-type`: an event stream never begins with a brace, and an error
-    in place of a stream often keeps the stream's type.
-    """
-
-    def __init__(self, headers: Mapping[str, str], document: JsonBody) -> None:
-        self.decoder = BodyDecoder(headers.get("content-encoding", ""))
-        self.document = document
-        self.events: EventReader | None = None
-        self.decided = False
-        self._stream_expected = "text/event-stream" in headers.get("content-type", "")
-        self._first = b""
-
-    def sniff(self, piece: bytes) -> bytes:
-        """Decides between events and a document; returns the bytes to read, b"" while undecided."""
-        self._first += piece
-        start = self._first.lstrip(b"\xef\xbb\xbf \t\r\n")
-        if not start:
-            # White space before JSON is padding that may go on for long: keep none of it.
-            self._first = b""
-            return b""
-        beginning = start[:6]
-        if beginning[:1] in (b"{", b"["):
-            self.decided = True
-        elif beginning.startswith(_SSE_STARTS):
-            self.decided, self.events = True, EventReader()
-        elif any(mark.startswith(beginning) for mark in _SSE_STARTS):
-            return b""
-        else:
-            self.decided = True
-            self.events = EventReader() if self._stream_expected else None
-        self._first = b""
-        return start
-
-    def lose(self) -> None:
-        """Bytes are missing."""
-        self.decoder.lose()
-        self._first = b""
-        if self.events is not None:
-            self.events.lose()
-        elif not self.decided and self._stream_expected:
-            self.decided, self.events = True, EventReader()
-            self.events.lose()
-        else:
-            self.document.lose()
 
 
 def _error_type(facts: Facts, status: int | None, cut_off: str, *, streamed: bool) -> str:

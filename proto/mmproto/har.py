@@ -40,6 +40,7 @@ _SHORT_OFFSET: Final = re.compile(r"([+-]\d\d)(\d\d)$")
 # Phases of `timings` in order; `ssl` is inside `connect`.
 _BEFORE_RESPONSE: Final = ("blocked", "dns", "connect", "send", "wait")
 _MAX_MS: Final = 1e10
+_MAX_NS: Final = 9 * 10**18  # year 2255: what 64 bits hold, less any duration
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -171,7 +172,7 @@ def _url(value: Any) -> SplitResult:
     if not isinstance(value, str):
         raise _BadEntry(BAD_URL)
     try:
-        url = urlsplit(value)
+        url = urlsplit(_scrubbed(value))
         has_host = bool(url.hostname)
         _ = url.port  # raises where it is no number
     except ValueError:
@@ -198,13 +199,18 @@ def _headers(message: Mapping[str, Any], body: bytes) -> Headers:
         items = listed if isinstance(listed, list) else []
         pairs = [(item.get("name"), item.get("value")) for item in items if isinstance(item, Mapping)]
     headers = [
-        (name.strip().lower(), value.strip())
+        (_scrubbed(name).strip().lower(), _scrubbed(value).strip())
         for name, value in pairs
         if isinstance(name, str) and isinstance(value, str) and name and not name.startswith(":")
     ]
     if _is_plain(body):
         headers = [(name, value) for name, value in headers if name != "content-encoding"]
     return tuple(headers)
+
+
+def _scrubbed(text: str) -> str:
+    """`text` without lone surrogates, which JSON can name and UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _is_plain(body: bytes) -> bool:
@@ -269,7 +275,8 @@ def _times(entry: Mapping[str, Any]) -> _Times:
     started_ns: int | None = None
     if isinstance(started, str):
         try:
-            started_ns = parse_time(_SHORT_OFFSET.sub(r"\1:\2", started.strip()))
+            parsed = parse_time(_SHORT_OFFSET.sub(r"\1:\2", started.strip()))
+            started_ns = parsed if 0 < parsed < _MAX_NS else None
         except (ValueError, OverflowError):
             started_ns = None
     return _Times(started_ns, first_byte, duration)

@@ -6,7 +6,7 @@ provider itself said, in order of trust:
 
 1. the id in the response body, where it is strong;
 2. a request-id header of the response, where it is strong;
-3. `x-modelmeter-call-id`, which the router puts on what it sends upstream and strips from what clients send;
+3. `x-modelmeter-call-id`, which the router puts on what it sends upstream (clients' own are stripped);
 4. the observer's own coordinates (`fallback_id`): node, boot, connection, byte offset, or the digest of an
    archive's entry. Stable under resend by the same observer, no more.
 
@@ -51,7 +51,7 @@ def call_id(
 
 
 def is_strong(identifier: str) -> bool:
-    """Whether an id is long and varied enough to be unique: 16 characters after a prefix such as `chatcmpl-`."""
+    """Whether an id is long and varied enough to be unique, a prefix such as `chatcmpl-` aside."""
     random = _PREFIX.sub("", identifier)
     return len(random) >= _MIN_RANDOM and len(set(random)) >= _MIN_DISTINCT
 

@@ -18,15 +18,19 @@ from typing import Final
 
 from mmproto.exchange import Dropped, Exchange, Failed, Outcome, ReadingRules, RequestHead, ResponseHead
 from mmproto.framing.http1 import Malformed, Mark, MessageReader, Part
+from mmproto.providers import paths
 
 RESPONSE_WITHOUT_REQUEST: Final = "response_without_request"
 SERVER_SIDE: Final = "server_side"
+JOINED_LATE: Final = "joined_late"
 UPGRADED: Final = "protocol_upgraded"
 
 # A connection that began with requests that are none of ours may still carry one that is (a gateway's health
 # check comes first). How long to wait for it: this many requests, or this many bytes.
 _UNDECIDED_REQUESTS: Final = 4
 _UNDECIDED_BYTES: Final = 256 * 1024
+# A connection that was joined late may be in the middle of a long answer, or of something that is no HTTP.
+_LATE_BYTES: Final = 4 * 1024 * 1024
 # Far more than clients pipeline: a bound, so that requests whose responses never come cannot pile up.
 _MAX_OPEN: Final = 256
 
@@ -80,7 +84,10 @@ class ConnectionReader:
         self._request_direction: Direction | None = None
         self._foreign_requests = 0
         self._bytes = 0
-        self._orphan_reported = False
+        self._opening = b""
+        # Until it is known who the client is, a connection joined late is searched for requests both ways.
+        self._served = MessageReader(joined_late=late)
+        self._skipped_answer = False
 
     @property
     def open_exchanges(self) -> int:
@@ -94,18 +101,17 @@ class ConnectionReader:
             return outcomes
         if self.verdict is Verdict.UNDECIDED:
             self._bytes += len(data)
-        if self.verdict is Verdict.SERVER_SIDE or self._is_served(direction, data):
+            if self._request_direction is None:
+                data = self._find_client(direction, data, outcomes)
+        if self.verdict is Verdict.SERVER_SIDE:
             self._serve(direction, data, outcomes)
-            return outcomes
-        if direction is Direction.WRITE:
+        elif direction is Direction.WRITE:
             for part in self._requests.feed(data):
                 self._take_request_part(part, at_ns, outcomes)
         else:
-            if self._responses.is_lost and not self._open:
-                self._report_orphan(outcomes)
             for part in self._responses.feed(data):
                 self._take_response_part(part, at_ns, outcomes)
-        if self.verdict is Verdict.UNDECIDED and self._foreign_requests and self._bytes > _UNDECIDED_BYTES:
+        if self.verdict is Verdict.UNDECIDED and self._bytes > self._patience():
             self._give_up(outcomes, at_ns)
         return outcomes
 
@@ -116,8 +122,10 @@ class ConnectionReader:
             return outcomes
         if self.verdict is Verdict.SERVER_SIDE:
             if direction is Direction.READ:
-                self._requests.gap(size)
+                self._served.gap(size)
             return outcomes
+        if self._request_direction is None:
+            self._served.gap(size)
         if direction is Direction.WRITE:
             for part in self._requests.gap(size):
                 self._take_request_part(part, at_ns, outcomes)
@@ -132,32 +140,57 @@ class ConnectionReader:
         for part in self._responses.close():
             self._take_response_part(part, at_ns, outcomes)
         self._abort_all("connection_closed", at_ns, outcomes)
+        if (
+            self._late
+            and self._request_direction is None
+            and self._bytes
+            and self.verdict is Verdict.UNDECIDED
+        ):
+            outcomes.append(Dropped(JOINED_LATE))
         return outcomes
 
-    def _is_served(self, direction: Direction, data: bytes) -> bool:
-        """Whether the process reads requests: the first bytes of a connection come from the client."""
-        if self._request_direction is not None:
-            return False
-        if direction is Direction.READ and not data.startswith(b"HTTP"[: len(data)]):
-            if self._late:
-                probe = MessageReader(joined_late=True)
-                if not any(isinstance(part, RequestHead) for part in probe.feed(data)):
-                    return False
-            self.verdict = Verdict.SERVER_SIDE
-            self._request_direction = Direction.READ
-            return True
-        if direction is Direction.WRITE:
+    def _find_client(self, direction: Direction, data: bytes, outcomes: list[Outcome]) -> bytes:
+        """Finds out which end sends the requests; returns the bytes to go on with."""
+        if self._late:
+            if direction is Direction.READ:
+                self._skipped_answer = True
+                for part in self._served.feed(data):
+                    if isinstance(part, RequestHead):
+                        outcomes.append(Dropped(SERVER_SIDE))
+                        self._become_server()
+                        return b""
+            return data
+        data, self._opening = self._opening + data, b""
+        if data == b"H":  # HTTP/1.1 of an answer, or HEAD of a request
+            self._opening = data
+            return b""
+        # The first bytes of a connection are the client's, unless they are an answer.
+        answers = data.startswith(b"HTTP/1."[: len(data)])
+        if answers == (direction is Direction.WRITE):
+            self._become_server()
+        else:
             self._request_direction = Direction.WRITE
-        return False
+        return data
+
+    def _become_server(self) -> None:
+        self.verdict = Verdict.SERVER_SIDE
+        self._request_direction = Direction.READ
+
+    def _patience(self) -> int:
+        """How many bytes to read before giving up on a connection that has not shown a call."""
+        if self._late and self._request_direction is None:
+            return _LATE_BYTES
+        return _UNDECIDED_BYTES if self._foreign_requests else 1 << 62
 
     def _serve(self, direction: Direction, data: bytes, outcomes: list[Outcome]) -> None:
         if direction is not Direction.READ:
             return
-        for part in self._requests.feed(data):
+        for part in self._served.feed(data):
             if isinstance(part, RequestHead):
                 outcomes.append(Dropped(SERVER_SIDE))
             elif isinstance(part, Malformed):
-                outcomes.append(_foreign(part.reason))
+                not_http = part.reason == "not_http"
+                outcomes.append(Dropped(part.reason if not_http else SERVER_SIDE))
                 self.verdict = Verdict.NOT_LLM
 
     def _take_request_part(self, part: Part, at_ns: int, outcomes: list[Outcome]) -> None:
@@ -182,13 +215,17 @@ class ConnectionReader:
             self._malformed(part.reason, at_ns, outcomes)
 
     def _begin(self, head: RequestHead, at_ns: int, outcomes: list[Outcome]) -> None:
+        self._request_direction = Direction.WRITE
+        if self._skipped_answer:  # joined in the middle of an answer whose head and request were not seen
+            self._skipped_answer = False
+            outcomes.append(Failed(RESPONSE_WITHOUT_REQUEST))
         if self._responses.is_lost and self._open and self._open[0].responding:
             # Its response ran into a gap, and a client that sends again has its answer: nothing more will
             # come.
             outcomes.append(self._open.popleft().exchange.abort("capture_gap", at_ns))
         if len(self._open) >= _MAX_OPEN:
             outcomes.append(self._open.popleft().exchange.abort("too_many_open_requests", at_ns))
-        fallback_id = f"{self._connection_id}:{self._requests.message_offset}"
+        fallback_id = f"{self._connection_id}:{head.offset}"
         host = None if any(name == "host" for name, _ in head.headers) else self.sni
         exchange = Exchange(head, self._rules, fallback_id, at_ns, host=host)
         opened = _Open(exchange, head.method)
@@ -208,9 +245,10 @@ class ConnectionReader:
             if current is not None and current.responding:
                 current.exchange.response_body(part, at_ns)
         elif isinstance(part, ResponseHead):
-            self._orphan_reported = False
+            self._request_direction = Direction.WRITE
+            self._skipped_answer = False
             if current is None:
-                self._report_orphan(outcomes)
+                outcomes.append(Failed(RESPONSE_WITHOUT_REQUEST))
             elif not current.responding:
                 current.responding = True
                 current.exchange.response_head(part, at_ns)
@@ -218,7 +256,7 @@ class ConnectionReader:
             self._malformed(part.reason, at_ns, outcomes)
         elif part is Mark.OPAQUE:
             self._upgrade(outcomes)
-        elif current is not None:
+        elif current is not None and isinstance(part, Mark):
             self._take_response_mark(part, current, at_ns, outcomes)
 
     def _take_response_mark(self, mark: Mark, current: _Open, at_ns: int, outcomes: list[Outcome]) -> None:
@@ -241,12 +279,6 @@ class ConnectionReader:
         if self.verdict is Verdict.UNDECIDED and self._foreign_requests >= _UNDECIDED_REQUESTS:
             self._give_up(outcomes, at_ns)
 
-    def _report_orphan(self, outcomes: list[Outcome]) -> None:
-        """A response whose request was not seen: reported once each."""
-        if not self._orphan_reported:
-            self._orphan_reported = True
-            outcomes.append(Failed(RESPONSE_WITHOUT_REQUEST))
-
     def _upgrade(self, outcomes: list[Outcome]) -> None:
         """From here on another protocol is spoken: what was asked for in HTTP has been answered."""
         self._requests.become_opaque()
@@ -259,11 +291,19 @@ class ConnectionReader:
     def _malformed(self, reason: str, at_ns: int, outcomes: list[Outcome]) -> None:
         """The connection cannot be read any further."""
         if not self._open:
-            outcomes.append(_foreign(reason))
+            # HTTP/2 to a provider has carried calls; anything else that is not HTTP/1 has not.
+            http2_to_llm = reason != "not_http" and (self.sni is None or self._is_llm_host(self.sni))
+            is_loss = self.verdict is Verdict.LLM or http2_to_llm
+            outcomes.append(Failed(reason) if is_loss else Dropped(reason))
         self._abort_all(reason, at_ns, outcomes)
         self.verdict = Verdict.NOT_LLM
 
+    def _is_llm_host(self, host: str) -> bool:
+        return bool(paths.provider_of(host, self._rules.hosts))
+
     def _give_up(self, outcomes: list[Outcome], at_ns: int) -> None:
+        if self._request_direction is None:
+            outcomes.append(Dropped(JOINED_LATE))
         self._abort_all("connection_not_llm", at_ns, outcomes)
         self.verdict = Verdict.NOT_LLM
 
@@ -271,8 +311,3 @@ class ConnectionReader:
         while self._open:
             outcomes.append(self._open.popleft().exchange.abort(reason, at_ns))
         self._receiving = None
-
-
-def _foreign(reason: str) -> Outcome:
-    """The outcome of a connection that is not HTTP/1: HTTP/2 may have carried calls, the rest has not."""
-    return Dropped(reason) if reason == "not_http" else Failed(reason)

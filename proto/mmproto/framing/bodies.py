@@ -19,13 +19,14 @@ _BOMB_FLOOR: Final = 64 * 1024 * 1024
 
 UNSUPPORTED: Final = "content_encoding_unsupported"
 MALFORMED: Final = "malformed_content_encoding"
+LOST: Final = "gap_in_compressed_body"
 BOMB: Final = "decompression_bomb"
 
 
 class BodyDecoder:
     """Undoes the `content-encoding` of one body.
 
-    `problem` is "" or the reason why nothing more comes out: UNSUPPORTED, MALFORMED or BOMB.
+    `problem` is "" or the reason why nothing more comes out: UNSUPPORTED, MALFORMED, LOST or BOMB.
     """
 
     def __init__(self, content_encoding: str) -> None:
@@ -46,6 +47,11 @@ class BodyDecoder:
         """Whether bytes come out as they go in."""
         return self._decided and self._inflate is None and not self.problem
 
+    @property
+    def damage(self) -> str:
+        """`problem` where the body itself is to blame, not our means or the capture."""
+        return self.problem if self.problem in (MALFORMED, BOMB) else ""
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decoded bytes of `data`, in pieces of at most MAX_PIECE."""
         if self.problem:
@@ -65,7 +71,7 @@ class BodyDecoder:
     def lose(self) -> None:
         """Bytes are missing: a compressed body cannot be read past them."""
         if self._inflate is not None or not self._decided:
-            self.problem = MALFORMED
+            self.problem = LOST
             self._decided = True
 
     def finish(self) -> Iterator[bytes]:

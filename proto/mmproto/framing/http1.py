@@ -1,9 +1,9 @@
 """HTTP/1.1 of one direction of one connection, sans-IO: bytes go in, parts of messages come out.
 
 We are a bystander, not an endpoint. So this reader is lenient where an endpoint must be strict (bare LF, odd
-header lines), never answers, and must survive what an endpoint never meets: bytes that are missing (`gap`) and
-a connection that was joined in the middle (`lost`). In both cases it finds the next message by its start line
-and says that it skipped something.
+header lines), never answers, and must survive what an endpoint never meets: bytes that are missing (`gap`)
+and a connection that was joined in the middle. In both cases it finds the next message by its start line and
+says that it skipped something.
 
 `feed` has one contract: every byte is consumed or buffered, parts come out in order, and how the bytes were
 split makes no difference to the parts (body slices aside). After `Malformed` or `Opaque` nothing more comes.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
@@ -30,11 +30,15 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request line and its headers; header names are lower-case, values stripped, both latin-1."""
+    """A request line and its headers; header names are lower-case, values stripped, both latin-1.
+
+    `offset` is where in the direction's bytes the message began, missing bytes included.
+    """
 
     method: str
     target: str
     headers: Headers
+    offset: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,6 @@ class MessageReader:
         self._held = b""
         self._remaining = 0
         self._consumed = 0  # bytes of the stream before `_held`, missing ones included
-        self.message_offset = 0  # where in the stream the latest message began, in bytes
         self._steps: tuple[Callable[[bytes, int, list[Part]], int], ...] = (
             self._read_head,
             self._read_counted,
@@ -197,7 +200,6 @@ class MessageReader:
             if len(data) - start >= MAX_HEAD:
                 return self._fail("header_too_large", data, parts)
             return start if start > position else -1
-        self.message_offset = self._consumed + start
         headers = _headers(data[line_end + 1 : match.start() + 1])
         if self._request_method is None:
             self._begin_request(data, start, headers, parts)
@@ -206,7 +208,7 @@ class MessageReader:
         return match.end()
 
     def _wrong_start(self, data: bytes, start: int, line_end: int) -> str:
-        """Why the start line cannot be one, or "" while it can. Depends on the stream alone, not its split."""
+        """Why the start line cannot be one, or "" while it can. The same for any split of the bytes."""
         if self._request_method is not None:
             if line_end >= 0:
                 return "" if _STATUS_LINE.match(data, start) else "not_http"
@@ -223,7 +225,8 @@ class MessageReader:
         match = _REQUEST_LINE.match(data, start)
         if match is None:  # _wrong_start has let it pass
             raise AssertionError("a request line that is none")
-        parts.append(RequestHead(match[1].decode("ascii"), match[2].decode("latin-1"), headers))
+        method, target = match[1].decode("ascii"), match[2].decode("latin-1")
+        parts.append(RequestHead(method, target, headers, self._consumed + start))
         encoding, length, reason = _body_framing(headers)
         if reason:
             parts.append(Malformed(reason))

@@ -118,7 +118,8 @@ class _LargeEvent:
         self._line = b""  # beginning of a line of which the field is not known yet
         self._in_data = False
         self._in_other = False
-        self._lines = 0
+        self._lines = 0  # a blank line before the first one is the end of the event before
+        self._data_lines = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """(data of the event, bytes after the event)."""
@@ -135,10 +136,11 @@ class _LargeEvent:
                 if match is None and len(line) < self._PREFIX:
                     self._line = line
                     break
-                if not line:
+                if line:
+                    self._begin_line(line, pieces)
+                elif self._lines:
                     self.ended = True
                     return b"".join(pieces), data[match.end() :] if match else b""
-                self._begin_line(line, pieces)
             if match is None:
                 break
             if match.end() == len(data) and match[0] == b"\r":
@@ -152,11 +154,12 @@ class _LargeEvent:
 
     def _begin_line(self, line: bytes, pieces: list[bytes]) -> None:
         field, value = _field(line)
+        self._lines += 1
         if field == b"data":
             self._in_data = True
-            if self._lines:
+            if self._data_lines:
                 pieces.append(b"\n")
-            self._lines += 1
+            self._data_lines += 1
             pieces.append(value)
         else:
             self._in_other = True

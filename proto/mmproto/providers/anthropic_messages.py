@@ -29,6 +29,7 @@ _MESSAGE: Final[Tree] = {
     "stop_reason": VALUE,
     "usage": VALUE,
     "error": VALUE,
+    "code": VALUE,
 }
 _TELLING: Final = frozenset({"message_start", "message_delta", "message_stop", "error"})
 OTHER_MODEL: Final = "other_model_iterations"
@@ -67,7 +68,7 @@ class AnthropicMessages(Dialect):
         self._take_message(document)
         self._final = self.facts.terminated = True
         if document.get("error"):
-            self.take_error(document["error"])
+            self.take_error(document["error"], document.get("code"))
 
     def tells(self, data: bytes) -> bool:
         """All but the content events and pings."""

@@ -209,7 +209,10 @@ class Counts:
 
 def text(value: Any) -> str:
     """`value` where it is a text of reasonable length, else ""."""
-    return value if isinstance(value, str) and len(value) <= _MAX_TEXT else ""
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        return ""
+    # A JSON text may name a lone surrogate, which no UTF-8 and so no protobuf field can hold.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def error_name(error: Any) -> str:

@@ -36,14 +36,15 @@ class OpenAIChat(Dialect):
     event_tree: ClassVar[Tree] = _TREE
 
     _usage: dict[str, Any] | None = None
-    _finished: bool = False  # a finish reason was seen: a running usage after it is final
+    _finished: bool = False  # a finish reason was seen
+    # The usage came with or after it, or in a chunk of its own: it is no running sum any more.
+    _usage_is_final: bool = False
 
     def read_response(self, document: Any) -> None:
         """Takes a `chat.completion` or an error."""
         if isinstance(document, dict):
             self.take_event("", document)
-            self.facts.terminated = True
-            self._finished = True
+            self.facts.terminated = self._usage_is_final = True
 
     def tells(self, data: bytes) -> bool:
         """The first chunks say who answers; later ones count when they finish, fail or carry usage."""
@@ -75,6 +76,7 @@ class OpenAIChat(Dialect):
                     self._take_finish(choice.get("finish_reason"))
         if isinstance(usage, dict):
             self._usage = usage
+            self._usage_is_final = self._finished or choices == []
         error = document.get("error") or groq.get("error")
         if error:
             self.take_error(error, document.get("code"))
@@ -88,7 +90,7 @@ class OpenAIChat(Dialect):
     def measured(self, *, complete: bool) -> Measured:
         """The last usage; of a stream that was cut off the input only, since the output was still growing."""
         result = openai_usage.measure(self._usage, self.facts, self.quirks)
-        if complete or self.facts.terminated or self._finished or not result.tokens:
+        if complete or self._usage_is_final or not result.tokens:
             return result
         tokens = {bucket: n for bucket, n in result.tokens.items() if bucket.startswith("input")}
         return Measured(tokens, {}, QUALITY_PARTIAL)

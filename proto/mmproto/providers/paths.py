@@ -80,6 +80,13 @@ def match(method: str, host: str, target: str, extra_hosts: Mapping[str, str]) -
     return _match(method, host.lower(), _path(target), configured)
 
 
+def provider_of(host: str, extra_hosts: Mapping[str, str]) -> str:
+    """The provider that answers at `host[:port]`, "" where no table knows it."""
+    bare = hosts.without_port(host)
+    known = hosts.find(bare)
+    return _configured(host.lower(), bare, extra_hosts) or (known.provider if known else "")
+
+
 @lru_cache(maxsize=1024)
 def _match(method: str, host: str, path: str, configured: str) -> Match:
     known = hosts.find(hosts.without_port(host))

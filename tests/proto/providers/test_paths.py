@@ -1,0 +1,133 @@
+"""Which request is which operation: one table."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmproto.providers import hosts, paths
+from mmproto.providers.anthropic_messages import AnthropicMessages
+from mmproto.providers.dialect import Dialect
+from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
+from mmproto.providers.openai_embeddings import OpenAIEmbeddings
+from mmproto.providers.openai_responses import OpenAIResponses
+
+EXTRA = {"llm.corp.example:8443": "openai", "*.models.example": "groq", "gate.example": "vertex"}
+
+OPERATIONS: list[tuple[str, str, str, type[Dialect]]] = [
+    ("api.openai.com", "/v1/chat/completions", "openai", OpenAIChat),
+    ("API.OpenAI.com.", "/v1/chat/completions?x=1", "openai", OpenAIChat),
+    ("api.openai.com:443", "//v1//chat/completions/", "openai", OpenAIChat),
+    ("eu.api.openai.com", "/v1/completions", "openai", OpenAICompletions),
+    ("api.openai.com", "http://api.openai.com/v1/embeddings", "openai", OpenAIEmbeddings),
+    ("api.openai.com", "/v1/responses", "openai", OpenAIResponses),
+    ("api.openai.com", "/v1/responses/compact", "openai", OpenAIResponses),
+    ("api.anthropic.com", "/v1/messages?beta=true", "anthropic", AnthropicMessages),
+    ("api.anthropic.com", "/v1/chat/completions", "anthropic", OpenAIChat),
+    (
+        "r.openai.azure.com",
+        "/openai/deployments/d/chat/completions?api-version=1",
+        "azure.ai.openai",
+        OpenAIChat,
+    ),
+    ("r.openai.azure.com", "/openai/deployments/d/embeddings", "azure.ai.openai", OpenAIEmbeddings),
+    ("r.openai.azure.com", "/openai/v1/responses", "azure.ai.openai", OpenAIResponses),
+    ("r.services.ai.azure.com", "/models/chat/completions", "azure.ai.inference", OpenAIChat),
+    ("r.services.ai.azure.com", "/openai/v1/embeddings", "azure.ai.openai", OpenAIEmbeddings),
+    ("r.services.ai.azure.com", "/anthropic/v1/messages", "azure.ai.inference", AnthropicMessages),
+    ("bedrock-mantle.us-east-1.api.aws", "/openai/v1/responses", "aws.bedrock", OpenAIResponses),
+    ("generativelanguage.googleapis.com", "/v1beta/openai/chat/completions", "gcp.gemini", OpenAIChat),
+    ("api.groq.com", "/openai/v1/chat/completions", "groq", OpenAIChat),
+    ("api.deepseek.com", "/chat/completions", "deepseek", OpenAIChat),
+    ("api.deepseek.com", "/anthropic/v1/messages", "deepseek", AnthropicMessages),
+    ("api.mistral.ai", "/v1/chat/completions", "mistral_ai", OpenAIChat),
+    ("api.x.ai", "/v1/responses", "x_ai", OpenAIResponses),
+    ("api.perplexity.ai", "/chat/completions", "perplexity", OpenAIChat),
+    ("openrouter.ai", "/api/v1/messages", "openrouter", AnthropicMessages),
+    ("api.z.ai", "/api/coding/paas/v4/chat/completions", "zhipu", OpenAIChat),
+    ("adb-1.2.azuredatabricks.net", "/serving-endpoints/chat/completions", "databricks", OpenAIChat),
+    ("localhost:8000", "/v1/chat/completions", "openai", OpenAIChat),
+    ("gateway.internal", "/anthropic/v1/messages", "anthropic", AnthropicMessages),
+    ("localhost:11434", "/v1/chat/completions", "ollama", OpenAIChat),
+    ("llm.corp.example:8443", "/v1/messages", "openai", AnthropicMessages),
+    ("eu.models.example", "/v1/chat/completions", "groq", OpenAIChat),
+    ("", "/v1/chat/completions", "openai", OpenAIChat),
+]
+
+OTHERS: list[tuple[str, str, str, str]] = [
+    ("GET", "example.com", "/", "not_llm"),
+    ("POST", "example.com", "/v1/chat", "not_llm"),
+    ("GET", "localhost:8000", "/v1/chat/completions", "not_llm"),
+    ("GET", "api.openai.com", "/v1/models", "not_an_operation"),
+    ("GET", "api.openai.com", "/v1/chat/completions", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/responses/input_tokens", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/responses/resp_1/cancel", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/files", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/batches", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/moderations", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/threads/t/messages", "not_an_operation"),
+    ("POST", "api.anthropic.com", "/v1/messages/count_tokens", "not_an_operation"),
+    ("POST", "api.anthropic.com", "/v1/messages/batches", "not_an_operation"),
+    ("POST", "api.anthropic.com", "/api/event_logging/batch", "not_an_operation"),
+    ("POST", "api.anthropic.com", "/v1/complete", "dialect_not_supported:anthropic"),
+    ("POST", "api.openai.com", "/v1/images/generations", "dialect_not_supported:openai"),
+    ("POST", "api.openai.com", "/v1/audio/speech", "dialect_not_supported:openai"),
+    ("GET", "api.openai.com", "/v1/realtime?model=m", "dialect_not_supported:openai"),
+    ("POST", "api.cohere.com", "/v2/chat", "dialect_not_supported:cohere"),
+    (
+        "POST",
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "/model/m/converse",
+        "dialect_not_supported:aws.bedrock",
+    ),
+    (
+        "POST",
+        "generativelanguage.googleapis.com",
+        "/v1beta/models/g:streamGenerateContent",
+        "dialect_not_supported:gcp.gemini",
+    ),
+    ("POST", "generativelanguage.googleapis.com", "/v1beta/models/g:countTokens", "not_an_operation"),
+    (
+        "POST",
+        "us-east5-aiplatform.googleapis.com",
+        "/v1/projects/p/locations/l/publishers/anthropic/models/c:rawPredict",
+        "dialect_not_supported:gcp.vertex_ai",
+    ),
+    (
+        "POST",
+        "gateway.internal",
+        "/google/v1beta/models/g:generateContent",
+        "dialect_not_supported:gcp.gemini",
+    ),
+    ("POST", "localhost:11434", "/api/embeddings", "dialect_not_supported:ollama"),
+    ("GET", "adb-1.2.azuredatabricks.net", "/api/2.0/clusters/list", "not_llm"),
+    ("POST", "x.snowflakecomputing.com", "/queries/v1/query-request", "not_llm"),
+]
+
+
+@pytest.mark.parametrize(("host", "target", "provider", "dialect"), OPERATIONS)
+def test_operations(host: str, target: str, provider: str, dialect: type[Dialect]) -> None:
+    match = paths.match("POST", host, target, EXTRA)
+    assert (match.provider, match.dialect) == (provider, dialect)
+
+
+@pytest.mark.parametrize(("method", "host", "target", "reason"), OTHERS)
+def test_everything_else_has_a_reason(method: str, host: str, target: str, reason: str) -> None:
+    match = paths.match(method, host, target, EXTRA)
+    assert (match.dialect, match.reason) == (None, reason)
+    assert match.is_loss == reason.startswith("dialect_not_supported")
+
+
+def test_deployment_is_kept_apart_from_the_model() -> None:
+    match = paths.match("POST", "r.openai.azure.com", "/openai/deployments/my-dep/chat/completions", {})
+    assert match.deployment == "my-dep"
+
+
+def test_no_host_is_listed_twice() -> None:
+    patterns = [host.pattern for host in hosts.HOSTS]
+    assert len(patterns) == len(set(patterns))
+
+
+@pytest.mark.parametrize("host", [h.pattern.replace("*", "some-name") for h in hosts.HOSTS])
+def test_every_pattern_is_found(host: str) -> None:
+    assert hosts.find(host) is not None
+    assert hosts.find(f"evil-{host}.example") is None

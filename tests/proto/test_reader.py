@@ -1,0 +1,300 @@
+"""Connections: pairing, roles, verdicts, gaps, late joins; and any split gives the same outcomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.proto import wire
+
+from mmproto.exchange import Dropped, Failed, Outcome, Recognised
+from mmproto.reader import ConnectionReader, Direction, Verdict
+from mmproto.v1.usage_pb2 import Quality
+
+READ, WRITE = Direction.READ, Direction.WRITE
+CHAT = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request())
+STREAMED = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request(stream=True))
+MODELS = wire.request("api.openai.com", "/v1/models", method="GET")
+FOREIGN = wire.request("example.com", "/", method="GET")
+EVENTS = wire.sse(wire.chat_chunks(usage=wire.chat_usage()), done=True)
+NO = wire.response(b"ok", content_type="text/plain")
+H2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+Step = tuple[Direction, bytes]
+
+CONVERSATIONS: dict[str, list[Step]] = {
+    "one": [(WRITE, CHAT), (READ, wire.response(wire.chat_completion()))],
+    "stream": [(WRITE, STREAMED), (READ, wire.response(EVENTS, framing="chunked"))],
+    "gzip": [
+        (WRITE, CHAT),
+        (READ, wire.response(wire.chat_completion(), framing="chunked", encoding="gzip")),
+    ],
+    "until close": [(WRITE, STREAMED), (READ, wire.response(EVENTS, framing="close"))],
+    "cut off": [(WRITE, STREAMED), (READ, wire.response(EVENTS, framing="chunked")[:400])],
+    "keep-alive": [
+        (WRITE, MODELS),
+        (READ, NO),
+        (WRITE, CHAT),
+        (READ, b"HTTP/1.1 100 Continue\r\n\r\n" + wire.response(wire.chat_completion())),
+        (WRITE, FOREIGN),
+        (READ, NO),
+        (WRITE, wire.request("api.openai.com", "/v1/messages", wire.chat_request(stream=True))),
+        (READ, wire.response(wire.sse(wire.message_events()), framing="chunked")),
+    ],
+    "pipelined": [
+        (WRITE, CHAT + MODELS + CHAT),
+        (READ, wire.response(wire.chat_completion(id="weak-1")) + NO + NO),
+    ],
+    "server": [(READ, CHAT), (WRITE, wire.response(wire.chat_completion())), (READ, CHAT)],
+    "server of HEAD": [(READ, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")],
+    "answer first": [(READ, wire.response(wire.chat_completion())), (WRITE, CHAT), (READ, NO)],
+    "http/2": [(WRITE, H2), (READ, b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")],
+    "not http": [(WRITE, b"\x16\x03\x01 whatever"), (READ, b"\x00\x01")],
+    "greeting": [(READ, b"* OK IMAP ready\r\n"), (WRITE, b"a1 LOGIN\r\n")],
+    "upgrade": [
+        (WRITE, b"GET /v1/realtime HTTP/1.1\r\nHost: api.openai.com\r\nUpgrade: websocket\r\n\r\n"),
+        (READ, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello"),
+        (WRITE, b"\x81\x05hello"),
+    ],
+    "large": [
+        (
+            WRITE,
+            wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request(x=["y" * 9] * 9000)),
+        ),
+        (READ, wire.response(wire.chat_completion(padding="z" * 90_000), framing="chunked", chunk=9999)),
+    ],
+}
+EXPECTED: dict[str, list[str]] = {
+    "one": ["call"],
+    "stream": ["call"],
+    "gzip": ["call"],
+    "until close": ["call"],
+    "cut off": ["call connection_closed"],
+    "keep-alive": ["not_an_operation", "call", "not_llm", "call"],
+    "pipelined": ["call", "not_an_operation", "malformed_json"],
+    "server": ["server_side", "server_side"],
+    "server of HEAD": ["server_side"],
+    "answer first": ["response_without_request", "malformed_json"],
+    "http/2": ["http2_not_supported"],
+    "not http": ["not_http"],
+    "greeting": ["not_http"],
+    "upgrade": ["dialect_not_supported:openai"],
+    "large": ["call"],
+}
+
+
+def run(steps: list[Step], sizes: list[int], *, late: bool = False) -> tuple[list[Outcome], ConnectionReader]:
+    reader = ConnectionReader(wire.RULES, "connection-1", late=late)
+    outcomes: list[Outcome] = []
+    index = 0
+    for direction, data in steps:
+        position = 0
+        while position < len(data):
+            size = sizes[min(index, len(sizes) - 1)]
+            outcomes += reader.feed(direction, data[position : position + size], wire.START_NS)
+            position += size
+            index += 1
+    outcomes += reader.close(wire.START_NS)
+    assert reader.open_exchanges == 0
+    return outcomes, reader
+
+
+def names(outcomes: list[Outcome]) -> list[str]:
+    return [
+        f"call {outcome.call.error_type}".strip() if isinstance(outcome, Recognised) else outcome.reason
+        for outcome in outcomes
+    ]
+
+
+def plain(outcomes: list[Outcome]) -> list[Any]:
+    """Outcomes in a form that compares by value."""
+    return [
+        (o.call.SerializeToString(deterministic=True), dict(o.headers), o.anomalies)
+        if isinstance(o, Recognised)
+        else o
+        for o in outcomes
+    ]
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversations(name: str) -> None:
+    outcomes, _ = run(CONVERSATIONS[name], [1 << 30])
+    assert names(outcomes) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", [name for name in CONVERSATIONS if name != "large"])
+def test_conversations_byte_by_byte(name: str) -> None:
+    whole, _ = run(CONVERSATIONS[name], [1 << 30])
+    assert plain(run(CONVERSATIONS[name], [1])[0]) == plain(whole)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(sorted(CONVERSATIONS)),
+    st.lists(st.integers(1, 700), max_size=12),
+    st.integers(100, 40_000),
+)
+def test_any_split_gives_the_same_outcomes(name: str, sizes: list[int], rest: int) -> None:
+    whole, _ = run(CONVERSATIONS[name], [1 << 30])
+    assert plain(run(CONVERSATIONS[name], [*sizes, rest])[0]) == plain(whole)
+
+
+VERDICTS = [
+    ([(WRITE, CHAT)], Verdict.LLM),
+    ([(WRITE, FOREIGN)], Verdict.UNDECIDED),
+    ([(WRITE, FOREIGN), (READ, NO)] * 4, Verdict.NOT_LLM),
+    ([(WRITE, FOREIGN), (READ, NO)] * 3 + [(WRITE, CHAT)], Verdict.LLM),
+    ([(WRITE, FOREIGN), (READ, wire.response(b"x" * 300_000))], Verdict.NOT_LLM),
+    ([(WRITE, H2)], Verdict.NOT_LLM),
+    ([(WRITE, b"\x00\x01\x02")], Verdict.NOT_LLM),
+    ([(READ, CHAT)], Verdict.SERVER_SIDE),
+]
+
+
+@pytest.mark.parametrize(("steps", "verdict"), VERDICTS)
+def test_verdicts(steps: list[Step], verdict: Verdict) -> None:
+    reader = ConnectionReader(wire.RULES, "c")
+    for direction, data in steps:
+        reader.feed(direction, data, 1)
+    assert reader.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("sni", "outcome"),
+    [
+        (None, Failed("http2_not_supported")),
+        ("api.openai.com", Failed("http2_not_supported")),
+        ("example.com", Dropped("http2_not_supported")),
+    ],
+)
+def test_http2_is_a_loss_where_it_may_carry_calls(sni: str | None, outcome: Outcome) -> None:
+    reader = ConnectionReader(wire.RULES, "c", sni)
+    assert reader.feed(WRITE, H2, 1) == [outcome]
+
+
+def test_sni_stands_in_for_the_host() -> None:
+    reader = ConnectionReader(wire.RULES, "c", "api.groq.com")
+    reader.feed(WRITE, CHAT.replace(b"Host: api.openai.com\r\n", b""), 1)
+    [outcome] = reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    assert isinstance(outcome, Recognised)
+    assert (outcome.call.provider, outcome.call.host) == ("groq", "api.groq.com")
+
+
+def test_calls_without_an_id_of_their_own_are_told_apart_by_their_place() -> None:
+    answer = wire.response(wire.chat_completion(id="chatcmpl-1"))
+    first, second = run([(WRITE, CHAT), (READ, answer)] * 2, [1 << 30])[0]
+    again, _ = run([(WRITE, CHAT), (READ, answer)] * 2, [97])[0]
+    assert isinstance(first, Recognised)
+    assert isinstance(second, Recognised)
+    assert isinstance(again, Recognised)
+    assert first.call.id != second.call.id
+    assert first.call.id == again.call.id
+
+
+def test_open_exchanges_are_counted() -> None:
+    reader = ConnectionReader(wire.RULES, "c")
+    reader.feed(WRITE, CHAT + CHAT, 1)
+    assert reader.open_exchanges == 2
+    assert len(reader.feed(READ, wire.response(wire.chat_completion()), 1)) == 1
+    assert reader.open_exchanges == 1
+    assert names(reader.close(2)) == ["call connection_closed"]
+
+
+def test_requests_whose_answers_never_come_do_not_pile_up() -> None:
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = [outcome for _ in range(300) for outcome in reader.feed(WRITE, CHAT, 1)]
+    assert reader.open_exchanges + len(outcomes) == 300
+    assert reader.open_exchanges <= 256
+
+
+# Gaps
+
+
+def quality(outcome: Outcome) -> int:
+    assert isinstance(outcome, Recognised)
+    return outcome.call.usage.quality
+
+
+def test_a_gap_inside_a_large_request() -> None:
+    document = wire.chat_request(padding="x" * 5000)
+    data = wire.request("api.openai.com", "/v1/chat/completions", document)
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = (
+        reader.feed(WRITE, data[:1000], 1) + reader.gap(WRITE, 3000, 1) + reader.feed(WRITE, data[4000:], 1)
+    )
+    outcomes += reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    assert [quality(outcome) for outcome in outcomes] == [Quality.QUALITY_EXACT]
+    outcomes = reader.feed(WRITE, CHAT, 1) + reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    assert [quality(outcome) for outcome in outcomes] == [Quality.QUALITY_EXACT]
+
+
+@pytest.mark.parametrize("begin", range(200, 620, 35))
+def test_a_gap_in_a_stream_never_makes_the_counts_wrong(begin: int) -> None:
+    answer = wire.response(EVENTS, content_type="text/event-stream", framing="chunked", chunk=61)
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = reader.feed(WRITE, STREAMED, 1)
+    outcomes += reader.feed(READ, answer[:begin], 1)
+    outcomes += reader.gap(READ, 150, 1)
+    outcomes += reader.feed(READ, answer[begin + 150 :], 1)
+    outcomes += reader.feed(WRITE, CHAT, 1)
+    outcomes += reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    outcomes += reader.close(1)
+    assert len(outcomes) == 2
+    first, second = outcomes
+    assert isinstance(first, Recognised)
+    assert dict(first.call.usage.tokens) in ({}, {"input": 30, "output": 12})
+    assert (quality(first) == Quality.QUALITY_EXACT) == bool(first.call.usage.tokens)
+    assert quality(second) == Quality.QUALITY_EXACT
+
+
+def test_a_gap_over_a_whole_exchange_leaves_its_neighbours_alone() -> None:
+    answer = wire.response(wire.chat_completion())
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = reader.feed(WRITE, CHAT, 1) + reader.feed(READ, answer, 1)
+    outcomes += reader.gap(WRITE, len(CHAT), 1) + reader.gap(READ, len(answer), 1)
+    outcomes += reader.feed(WRITE, CHAT, 1) + reader.feed(READ, answer, 1)
+    assert [quality(outcome) for outcome in outcomes] == [Quality.QUALITY_EXACT] * 2
+
+
+def test_a_gap_over_a_request_leaves_its_answer_without_one() -> None:
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = reader.feed(WRITE, CHAT, 1) + reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    outcomes += reader.gap(WRITE, len(CHAT), 1)
+    outcomes += reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    assert names(outcomes) == ["call", "response_without_request"]
+
+
+# Connections that were open before
+
+
+LATE: dict[str, tuple[list[Step], list[str]]] = {
+    "idle": ([(WRITE, CHAT), (READ, wire.response(wire.chat_completion()))], ["call"]),
+    "in a request": (
+        [(WRITE, CHAT[-30:]), (READ, wire.response(wire.chat_completion())), (WRITE, CHAT), (READ, NO)],
+        ["response_without_request", "malformed_json"],
+    ),
+    "in an answer": (
+        [(READ, b'tail of it"}'), (WRITE, CHAT), (READ, wire.response(wire.chat_completion()))],
+        ["response_without_request", "call"],
+    ),
+    "server": (
+        [(READ, b'tail"}'), (WRITE, NO), (READ, CHAT), (WRITE, NO), (READ, CHAT)],
+        ["server_side"] * 2,
+    ),
+    "no http": ([(READ, b"\x17\x03\x03" * 50), (WRITE, b"\x00" * 50)], ["joined_late"]),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("size", [1, 17, 1 << 30])
+def test_joined_late(name: str, size: int) -> None:
+    steps, expected = LATE[name]
+    assert names(run(steps, [size], late=True)[0]) == expected
+
+
+def test_joined_late_in_something_endless_gives_up() -> None:
+    reader = ConnectionReader(wire.RULES, "c", late=True)
+    outcomes = [outcome for _ in range(300) for outcome in reader.feed(READ, b"\x17" * 16_384, 1)]
+    assert (outcomes, reader.verdict) == ([Dropped("joined_late")], Verdict.NOT_LLM)

@@ -59,6 +59,8 @@ def serve(context: Context, host: str | None, port: int | None) -> None:
         run(settings)
     except StartError as error:
         fail(str(error), error.code)
+    except ConfigurationError as error:
+        fail(str(error), Exit.CONFIGURATION)
     except CatalogueError as error:
         fail(f"{error}; install the version in requirements/")
 

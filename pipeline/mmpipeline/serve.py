@@ -58,7 +58,10 @@ def serve(settings: PipelineSettings) -> None:
     with ExitStack() as closing:
         listener = closing.enter_context(_bind(settings.listen.host, settings.listen.port))
         services = _open(settings, closing)
-        app = create_app(services)
+        try:
+            app = create_app(services)
+        except TokenError as error:
+            raise StartError(str(error), Exit.PERMISSION) from error
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=_GRACE_S
         )

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -143,7 +143,7 @@ class IngestService:
                 posts.append((post, IngestBatch.FromString(post.body)))
             except DecodeError:
                 undecodable += 1
-                post.future.set_exception(Undecodable("the body is not a modelmeter.v1.IngestBatch"))
+                _fail(post, Undecodable("the body is not a modelmeter.v1.IngestBatch"))
         results = [IngestResult() for _ in posts]
         batches = [(batch, result) for (_, batch), result in zip(posts, results, strict=True)]
         try:
@@ -151,9 +151,14 @@ class IngestService:
         except Exception as error:  # whatever it was, nothing was written and the senders still have it
             _log.error("ingest of %d posts failed and will be resent: %s", len(posts), error)
             for post, _ in posts:
-                post.future.set_exception(error)
+                _fail(post, error)
             return
         for (post, _), result in zip(posts, results, strict=True):
-            with suppress(Exception):  # a client that went away has cancelled its future
+            with suppress(InvalidStateError):
                 post.future.set_result(result)
         self._on_commit()
+
+
+def _fail(post: _Post, error: Exception) -> None:
+    with suppress(InvalidStateError):  # a client that went away has cancelled its future
+        post.future.set_exception(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -252,6 +253,29 @@ def test_an_undecodable_post_is_answered_and_counted(running: Pipeline) -> None:
         running.ingest.submit(b"\xff\xff\xff").result(10)
     running.post(make_call(IDS[0]))
     assert running.ingest.statistics().counters["undecodable"] == 1
+
+
+def test_a_client_that_went_away_ends_nothing(tmp_path: Path) -> None:
+    store = ControlStore(tmp_path / "control.sqlite")
+    ingest = IngestService(store, RATING, lambda: NOW)
+    bodies = [b"\xff\xff", batch([make_call(IDS[0])]).SerializeToString()]
+    for future in [ingest.submit(body) for body in bodies]:
+        assert future.cancel()
+    ingest.start()
+    assert ingest.ingest(batch([make_call(IDS[0]), make_call(IDS[1])])).accepted == 1
+    ingest.stop()
+    store.close()
+
+
+def test_a_store_that_cannot_write_is_said_and_tried_again(tmp_path: Path) -> None:
+    store = ControlStore(tmp_path / "control.sqlite")
+    store.close()
+    ingest = IngestService(store, RATING, lambda: NOW)
+    ingest.start()
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error):
+            ingest.submit(batch([make_call(IDS[0])]).SerializeToString()).result(10)
+    ingest.stop()
 
 
 def test_too_much_waiting_is_refused_not_kept(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ async def welcome(supervisor: Supervisor, state: Path) -> list[str]:
         "ModelMeter is running.",
         "",
         f"  dashboard  {pipeline}/",
-        f"  API        {pipeline}/v1/  (documented at {pipeline}/docs)",
+        f"  API        {pipeline}/v1/  (described by {pipeline}/v1/openapi.json)",
         f"  router     {router}  (OPENAI_BASE_URL={router}/v1, ANTHROPIC_BASE_URL={router})",
         f"  sensor     attached to {await attached_to(state)}",
         f"  data       {show(state)}  (logs in {show(state / 'log')})",

@@ -82,7 +82,9 @@ format: setup-dev ## Put every file into the house format
 
 .PHONY: bench
 bench: setup-dev ## Measure: probe cost, sensor, router, ingest, dashboard queries (docs/performance.md)
-	@set -e; for bench in tests/bench/*_bench.py; do $(PYTHON_ENVIRONMENT) $(BIN)/python "$$bench"; done
+	@set -e; for bench in $(sort $(basename $(notdir $(wildcard tests/bench/*_bench.py)))); do \
+		echo "== $$bench"; $(BIN)/python -m "tests.bench.$$bench"; \
+	done
 
 .PHONY: openapi
 openapi: setup-dev ## Write docs/reference/openapi.json anew from the code

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from mmsensor.capture import abi, syscalls
 from mmsensor.capture.abi import Counter, State
+from mmsensor.capture.btf import KERNEL_BTF
 from mmsensor.capture.errors import AttachFailed, CaptureUnavailable
 from mmsensor.capture.hooks import HOOKS
 from mmsensor.capture.libbpf import BpfObject, Ring
@@ -66,9 +67,9 @@ class Kernel:
 
     def __init__(self, options: CaptureOptions) -> None:
         _require("to load probes", CAP_BPF=39, CAP_PERFMON=38)
-        if not Path("/sys/kernel/btf/vmlinux").exists():
+        if not KERNEL_BTF.exists():
             raise CaptureUnavailable(
-                "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
+                f"the kernel has no BTF ({KERNEL_BTF})",
                 "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian and Ubuntu build theirs",
             )
         page = os.sysconf("SC_PAGE_SIZE")

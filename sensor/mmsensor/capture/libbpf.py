@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmsensor.capture.btf import KERNEL_BTF, in_old_words
 from mmsensor.capture.errors import CaptureUnavailable
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -29,7 +30,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__fd": (ctypes.c_int, [_pointer]),
     "bpf_map__set_max_entries": (ctypes.c_int, [_pointer, ctypes.c_uint32]),
     "bpf_program__fd": (ctypes.c_int, [_pointer]),
-    "bpf_program__set_autoload": (ctypes.c_int, [_pointer, ctypes.c_bool]),
     "bpf_program__set_expected_attach_type": (ctypes.c_int, [_pointer, ctypes.c_int]),
     "ring_buffer__new": (_pointer, [ctypes.c_int, _SAMPLE, _pointer, _pointer]),
     "ring_buffer__poll": (ctypes.c_int, [_pointer, ctypes.c_int]),
@@ -37,6 +37,21 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "ring_buffer__epoll_fd": (ctypes.c_int, [_pointer]),
     "ring_buffer__free": (None, [_pointer]),
 }
+
+
+class _OpenOptions(ctypes.Structure):
+    """struct bpf_object_open_opts, the part that libbpf 0.5 and 1.x have in common."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("object_name", ctypes.c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("relaxed_core_relocs", ctypes.c_bool),
+        ("pin_root_path", ctypes.c_char_p),
+        ("attach_prog_fd", ctypes.c_uint32),
+        ("kconfig", ctypes.c_char_p),
+        ("btf_custom_path", ctypes.c_char_p),
+    )
 
 
 def _load_library() -> ctypes.CDLL:
@@ -61,6 +76,29 @@ def _load_library() -> ctypes.CDLL:
 _silent = _PRINT(lambda _level, _format, _arguments: 0)
 
 
+def _is_old(library: ctypes.CDLL) -> bool:
+    """Whether this libbpf is older than 1.0, which knows every kind of BTF that kernels write today."""
+    return not hasattr(library, "libbpf_major_version") or library.libbpf_major_version() < 1
+
+
+def _rewritten_kernel_btf() -> int:
+    """A memory file with the kernel's BTF for an old libbpf."""
+    fd = os.memfd_create("kernel.btf", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(in_old_words(KERNEL_BTF.read_bytes()))
+    return fd
+
+
+def _open(library: ctypes.CDLL, path: Path, btf: int | None) -> int | None:
+    options = None
+    if btf is not None:
+        options = ctypes.byref(
+            _OpenOptions(sz=ctypes.sizeof(_OpenOptions), btf_custom_path=f"/proc/self/fd/{btf}".encode())
+        )
+    handle: int | None = library.bpf_object__open_file(str(path).encode(), options)
+    return handle
+
+
 class BpfObject:
     """A compiled object, loaded into the kernel until `close`."""
 
@@ -69,22 +107,28 @@ class BpfObject:
         path: Path,
         *,
         map_entries: Mapping[str, int],
-        skip: frozenset[str] = frozenset(),
         attach_type: Mapping[str, int] | None = None,
+        old_words: bool = False,
     ) -> None:
-        """Loads `path` without the programs in `skip`.
+        """Loads `path`. `old_words`: hand the kernel's BTF over rewritten even where libbpf is new.
 
         `map_entries` resizes maps; `attach_type` names the expected attach type of programs that need
         one. Raises OSError as the kernel gave it, CaptureUnavailable without libbpf.
         """
         self._library = _load_library()
-        self._object: int | None = self._opened(self._library.bpf_object__open_file(str(path).encode(), None))
+        btf = _rewritten_kernel_btf() if old_words or _is_old(self._library) else None
+        try:
+            self._object: int | None = self._opened(_open(self._library, path, btf))
+            self._load(map_entries, attach_type or {})
+        finally:
+            if btf is not None:
+                os.close(btf)
+
+    def _load(self, map_entries: Mapping[str, int], attach_type: Mapping[str, int]) -> None:
         try:
             for name, entries in map_entries.items():
                 self._library.bpf_map__set_max_entries(self._map(name), entries)
-            for name in skip:
-                self._library.bpf_program__set_autoload(self._program(name), False)
-            for name, kind in (attach_type or {}).items():
+            for name, kind in attach_type.items():
                 self._library.bpf_program__set_expected_attach_type(self._program(name), kind)
             status = self._library.bpf_object__load(self._object)
             if status:

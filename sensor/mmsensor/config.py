@@ -35,7 +35,6 @@ class IngestSettings:
     timeout_s: float = setting(
         10.0, about="Longest wait for one answer of the pipeline.", unit="seconds", minimum=0.1, maximum=300
     )
-    compress: bool = setting(False, about="Send batches gzip-compressed.")
     flush_s: float = setting(
         5.0,
         about="When stopping, try this long to deliver what is left.",

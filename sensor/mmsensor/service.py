@@ -155,7 +155,6 @@ def _sink(settings: SensorSettings) -> Sink:
             settings.node_name,
             settings.token_file,
             timeout_s=settings.ingest.timeout_s,
-            compress=settings.ingest.compress,
             flush_s=settings.ingest.flush_s,
         )
     except SpoolUnavailable as error:

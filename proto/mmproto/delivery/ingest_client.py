@@ -10,7 +10,6 @@ configuration, so the batch waits (`Retry`): records are only ever discarded for
 
 from __future__ import annotations
 
-import gzip
 import http.client
 import json
 import ssl
@@ -52,13 +51,11 @@ class IngestClient:
         token_file: Path | None,
         *,
         timeout_s: float = 10.0,
-        compress: bool = False,
     ) -> None:
         self._url = url if callable(url) else lambda: url
         self._node = node
         self._token_file = token_file
         self._timeout_s = timeout_s
-        self._compress = compress
         self._token: str | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._target = ""
@@ -67,9 +64,6 @@ class IngestClient:
         """Sends one batch and returns what the pipeline made of it. Raises Retry or Rejected."""
         body = batch_body(self._node, records)
         headers = {"Content-Type": CONTENT_TYPE}
-        if self._compress:
-            body = gzip.compress(body, compresslevel=1)
-            headers["Content-Encoding"] = "gzip"
         if token := self._current_token():
             headers["Authorization"] = f"Bearer {token}"
         fresh = self._connection is None

@@ -29,7 +29,6 @@ class SpooledSink:
         token_file: Path,
         *,
         timeout_s: float,
-        compress: bool,
         flush_s: float,
     ) -> None:
         self._spool = spool
@@ -37,7 +36,7 @@ class SpooledSink:
         self._flush_s = flush_s
         self._started_ns = time.time_ns()
         self._refusal = ""
-        client = IngestClient(url, node, token_file, timeout_s=timeout_s, compress=compress)
+        client = IngestClient(url, node, token_file, timeout_s=timeout_s)
         self._sender = Sender(spool, client)
         self._sender.start()
 

@@ -7,7 +7,6 @@ by id, as the pipeline knows them, so that resends show as duplicates.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import socket
 import struct
@@ -54,8 +53,6 @@ class _Handler(BaseHTTPRequestHandler):
         pipeline = self.pipeline
         pipeline.connections.add(self.client_address)
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
         batch = IngestBatch.FromString(body)
         ids = [call.id for call in batch.calls]
         pipeline.posts.append(ids)

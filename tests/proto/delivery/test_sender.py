@@ -198,8 +198,8 @@ def test_a_url_that_is_none_is_said_so(url: str) -> None:
         IngestClient(url, "n", None).post([])
 
 
-def test_compressed_batches_are_the_same(pipeline: Pipeline, token: Path) -> None:
-    client = IngestClient(lambda: pipeline.url + "/", "n", token, compress=True)
+def test_a_client_alone_says_what_became_of_a_batch(pipeline: Pipeline, token: Path) -> None:
+    client = IngestClient(lambda: pipeline.url + "/", "n", token)
     assert client.post([call_record(Call(id="a")), call_record(Call(id="b"))]).accepted == 2
     pipeline.poison = {"c"}
     with pytest.raises(Rejected, match="refused the batch with 400"):

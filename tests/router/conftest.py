@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mmrouter.keys import digest
 from tests.e2e.provider.certificates import Certificates, make_certificates
 from tests.router.answers import respond_as_provider
 from tests.router.pipeline import FakePipeline
 from tests.router.upstream import Upstream
+
+from mmrouter.keys import digest
 
 KEY = "mmk-red-team"
 BLUE_KEY = "mmk-blue-team"
@@ -36,6 +36,13 @@ def wait_for(what: str, condition: Callable[[], Any], within_s: float = 20.0) ->
             return result
         time.sleep(0.02)
     raise AssertionError(f"{what}: not within {within_s:.0f} s")
+
+
+def body_of(error: Any) -> dict[str, Any]:
+    """The parsed body of an SDK's error."""
+    body = error.body
+    assert isinstance(body, dict)
+    return body
 
 
 @dataclass
@@ -82,7 +89,7 @@ class RouterProcess:
     def settled(self) -> bool:
         """Whether the pipeline has taken everything and the router knows it."""
         status = self.status()
-        return status["spool"]["records"] == 0 and status["calls_not_yet_in_state"] == 0
+        return bool(status["spool"]["records"] == 0 and status["calls_not_yet_in_state"] == 0)
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from typing import Any
 
 import anthropic
 import httpx
 import openai
 import pytest
-
-from mmproto.v1.routing_pb2 import RoutingDecision
 from tests.router.answers import CHAT_NANO_USD, MESSAGES_NANO_USD
-from tests.router.conftest import BLUE_KEY, KEY, NARROW_KEY, RouterProcess, wait_for
+from tests.router.conftest import BLUE_KEY, KEY, NARROW_KEY, RouterProcess, body_of, wait_for
 from tests.router.pipeline import FakePipeline
 from tests.router.upstream import Upstream
 
-BODY = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+from mmproto.v1.routing_pb2 import RoutingDecision
+
+BODY: Any = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 def post(router: RouterProcess, body: object = BODY, key: str = KEY) -> httpx.Response:
@@ -56,16 +57,16 @@ def test_sdks_raise_their_own_error_and_do_not_retry(
         openai.OpenAI(base_url=f"{router.url}/v1", api_key=KEY) as client,
         pytest.raises(openai.RateLimitError) as one,
     ):
-        client.chat.completions.create(model="gpt-4o-mini", messages=messages)  # type: ignore[call-overload]
+        client.chat.completions.create(model="gpt-4o-mini", messages=messages)
     assert one.value.code == "budget_exceeded"
     with (
         anthropic.Anthropic(base_url=router.url, api_key=KEY) as other,
         pytest.raises(anthropic.RateLimitError) as two,
     ):
-        other.messages.create(model="claude-test-1", max_tokens=9, messages=messages)  # type: ignore[call-overload]
-    assert two.value.body["type"] == "error"  # type: ignore[index]
-    assert two.value.body["error"]["type"] == "rate_limit_error"  # type: ignore[index]
-    assert "'Team budget'" in two.value.body["error"]["message"]  # type: ignore[index]
+        other.messages.create(model="claude-test-1", max_tokens=9, messages=messages)
+    assert body_of(two.value)["type"] == "error"
+    assert body_of(two.value)["error"]["type"] == "rate_limit_error"
+    assert "'Team budget'" in body_of(two.value)["error"]["message"]
     assert upstream.seen == []
     assert router.status()["counts"]["refused"] == {"budget_exceeded": 2}
 

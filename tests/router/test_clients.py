@@ -6,20 +6,21 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import openai
 import pytest
+from tests.router.answers import INPUT_TOKENS, OUTPUT_TOKENS
+from tests.router.conftest import KEY, PROVIDER_KEY, RouterProcess, body_of, wait_for
+from tests.router.pipeline import FakePipeline
+from tests.router.upstream import Upstream
 
 from mmproto.v1.call_pb2 import OBSERVER_ROUTER, Call
 from mmproto.v1.routing_pb2 import RoutingDecision
 from mmproto.v1.usage_pb2 import QUALITY_EXACT
-from tests.router.answers import INPUT_TOKENS, OUTPUT_TOKENS
-from tests.router.conftest import KEY, PROVIDER_KEY, RouterProcess, wait_for
-from tests.router.pipeline import FakePipeline
-from tests.router.upstream import Upstream
 
-MESSAGES = [{"role": "user", "content": "Hello"}]
+MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def recorded(pipeline: FakePipeline, count: int) -> list[Call]:
 def test_a_call_carries_the_keys_owner_and_the_providers_numbers(
     openai_client: openai.OpenAI, pipeline: FakePipeline, upstream: Upstream
 ) -> None:
-    answer = openai_client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)  # type: ignore[arg-type]
+    answer = openai_client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
     assert answer.choices[0].message.content == "Hello"
     (call,) = recorded(pipeline, 1)
     assert (call.provider, call.operation, call.request_model) == ("openai", "chat", "gpt-4o-mini")
@@ -65,7 +66,7 @@ def test_a_call_carries_the_keys_owner_and_the_providers_numbers(
 def test_openai_streams(openai_client: openai.OpenAI, pipeline: FakePipeline) -> None:
     with openai_client.chat.completions.create(
         model="gpt-4o-mini",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         stream=True,
         stream_options={"include_usage": True},
     ) as stream:
@@ -78,9 +79,9 @@ def test_openai_streams(openai_client: openai.OpenAI, pipeline: FakePipeline) ->
 
 def test_anthropic_and_its_streams(anthropic_client: anthropic.Anthropic, pipeline: FakePipeline) -> None:
     model = "claude-test-1"
-    answer = anthropic_client.messages.create(model=model, max_tokens=64, messages=MESSAGES)  # type: ignore[arg-type]
+    answer = anthropic_client.messages.create(model=model, max_tokens=64, messages=MESSAGES)
     assert answer.usage.output_tokens == OUTPUT_TOKENS
-    with anthropic_client.messages.stream(model=model, max_tokens=64, messages=MESSAGES) as stream:  # type: ignore[arg-type]
+    with anthropic_client.messages.stream(model=model, max_tokens=64, messages=MESSAGES) as stream:
         assert stream.get_final_text() == "Hello"
     calls = recorded(pipeline, 2)
     assert {call.provider for call in calls} == {"anthropic"}
@@ -98,9 +99,9 @@ def test_async_clients_at_the_same_time(running: RouterProcess, pipeline: FakePi
             chats = [
                 one.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, max_tokens=9)
                 for _ in range(20)
-            ]  # type: ignore[call-overload]
+            ]
             notes = [
-                other.messages.create(model="claude-test-1", max_tokens=9, messages=MESSAGES)  # type: ignore[arg-type]
+                other.messages.create(model="claude-test-1", max_tokens=9, messages=MESSAGES)
                 for _ in range(20)
             ]
             await asyncio.gather(*chats, *notes)
@@ -119,7 +120,7 @@ def test_embeddings_models_and_token_counting(
 ) -> None:
     openai_client.embeddings.create(model="text-embedding-3-small", input="text", encoding_format="float")
     assert [model.id for model in openai_client.models.list()] == ["gpt-4o-mini"]
-    counted = anthropic_client.messages.count_tokens(model="claude-test-1", messages=MESSAGES)  # type: ignore[arg-type]
+    counted = anthropic_client.messages.count_tokens(model="claude-test-1", messages=MESSAGES)
     assert counted.input_tokens == 12
     (call,) = recorded(pipeline, 1)
     assert call.operation == "embeddings"
@@ -145,12 +146,12 @@ def test_an_unknown_key_reaches_nobody(running: RouterProcess, upstream: Upstrea
         openai.OpenAI(base_url=f"{running.url}/v1", api_key=key or "x") as client,
         pytest.raises(openai.AuthenticationError) as caught,
     ):
-        client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)  # type: ignore[arg-type]
+        client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES)
     assert caught.value.code == "invalid_api_key"
     with (
         anthropic.Anthropic(base_url=running.url, api_key=key or "x") as other,
         pytest.raises(anthropic.AuthenticationError) as refused,
     ):
-        other.messages.create(model="claude-test-1", max_tokens=9, messages=MESSAGES)  # type: ignore[arg-type]
-    assert refused.value.body["error"]["type"] == "authentication_error"  # type: ignore[index]
+        other.messages.create(model="claude-test-1", max_tokens=9, messages=MESSAGES)
+    assert body_of(refused.value)["error"]["type"] == "authentication_error"
     assert upstream.seen == []

@@ -7,20 +7,22 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
-
-from mmproto.v1.routing_pb2 import RoutingDecision
-from mmproto.v1.usage_pb2 import QUALITY_EXACT
 from tests.router.answers import INPUT_TOKENS, event_stream, message_events
 from tests.router.conftest import BLUE_KEY, KEY, RouterProcess, wait_for
 from tests.router.pipeline import FakePipeline
 from tests.router.upstream import CUT, Pause, Seen, Step, Upstream, whole
 
-CHAT = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
-MESSAGE = {"model": "claude-test-1", "max_tokens": 100, "stream": True, "messages": CHAT["messages"]}
+from mmproto.v1.routing_pb2 import RoutingDecision
+from mmproto.v1.usage_pb2 import QUALITY_EXACT
+
+POST = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\n"
+CHAT: Any = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+MESSAGE: Any = {"model": "claude-test-1", "max_tokens": 100, "stream": True, "messages": CHAT["messages"]}
 
 
 def post(router: RouterProcess, key: str = KEY) -> httpx.Response:
@@ -238,13 +240,17 @@ class TestHostile:
     @pytest.mark.parametrize(
         ("request_bytes", "status", "reason"),
         [
-            (b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "malformed_request"),
-            (b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400, "malformed_request"),
-            (b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000, 431, "head_too_large"),
+            (
+                POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                400,
+                "malformed_request",
+            ),
+            (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400, "malformed_request"),
+            (POST + b"X: " + b"x" * 40_000, 431, "head_too_large"),
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "not_http"),
             (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n", 413, "body_too_large"),
         ],
-    )  # fmt: skip
+    )
     def test_bad_heads_are_refused_and_counted(
         self, running: RouterProcess, upstream: Upstream, request_bytes: bytes, status: int, reason: str
     ) -> None:
@@ -266,7 +272,10 @@ class TestHostile:
     def test_a_request_hidden_in_a_body_is_a_body(self, running: RouterProcess, upstream: Upstream) -> None:
         hidden = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
         body = json.dumps(CHAT | {"user": hidden.decode()}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n"
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nConnection: close\r\n"
+            f"Authorization: Bearer {KEY}\r\n"
+        )
         talk(running, head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         assert [seen.line for seen in upstream.seen] == ["POST /v1/chat/completions HTTP/1.1"]
 
@@ -379,5 +388,5 @@ def test_the_sdk_sees_a_provider_that_is_away_as_its_own_error(router: RouterPro
         openai.OpenAI(base_url=f"{router.url}/v1", api_key=KEY, max_retries=0) as client,
         pytest.raises(openai.InternalServerError) as caught,
     ):
-        client.chat.completions.create(**CHAT)  # type: ignore[call-overload]
+        client.chat.completions.create(**CHAT)
     assert caught.value.code == "upstream_failed"

@@ -94,15 +94,16 @@ def test_the_reason_tells_waiting_from_spent() -> None:
 
 
 def test_scopes() -> None:
-    for scope, covered in (
+    cases: list[tuple[dict[str, str], bool]] = [
         ({}, True),
         ({"team": "red"}, True),
         ({"team": "blue"}, False),
         ({"team": "red", "application": "app", "user": "ada", "key": "k1"}, True),
         ({"key": "k2"}, False),
         ({"phase_of_the_moon": "full"}, False),
-    ):
-        assert bool(ledger(budget(0, **scope)).covering(WHO)) is covered
+    ]
+    for scope, covered in cases:
+        assert bool(ledger(budget(0, 0, **scope)).covering(WHO)) is covered
     assert not ledger(Budget("b", "b", "other", {}, "day", DAY, 2 * DAY, 0, 0, 0)).covering(WHO)
 
 

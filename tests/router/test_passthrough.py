@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-
 from tests.router.answers import INPUT_TOKENS, OUTPUT_TOKENS, chat_events
 from tests.router.conftest import BLUE_KEY, KEY, RouterProcess, wait_for
 from tests.router.pipeline import FakePipeline
@@ -88,8 +87,8 @@ def test_a_chunked_request_keeps_its_bytes_and_loses_extensions_and_trailers(
         b"%x;drop=me\r\n%s\r\n" % (len(body[i : i + 7]), body[i : i + 7]) for i in range(0, len(body), 7)
     )
     request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
-        "Transfer-Encoding: chunked\r\n\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {key}\r\n"
+        "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     ).encode()
     answer = exchange(running, request + chunks + b"0\r\nX-Evil: 1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")

@@ -200,7 +200,7 @@ class Relay:
         self._go(link)
 
     def _go(self, link: UpstreamConnection) -> None:
-        desk, request = self._desk, self._request
+        request = self._request
         self._link = link
         link.begin(self)
         target = self._upstream.pool.endpoint.prefix + request.target

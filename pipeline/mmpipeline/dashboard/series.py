@@ -16,6 +16,10 @@ from mmpipeline.store.warehouse_shapes import CostRow, Dimension
 MOST_GROUPS: Final = 7
 OTHERS: Final = "all others"
 
+# Colours: 1 to 8 are for named groups.
+_UNNAMED: Final = 9
+_OTHERS: Final = 10
+
 _NS: Final = 1_000_000_000
 _HOURLY_DAYS: Final = 2
 _MONTHLY_DAYS: Final = 190
@@ -23,11 +27,11 @@ _MONTHLY_DAYS: Final = 190
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One group over time: nano-dollars by point."""
+    """One group over time: nano-dollars by point. `colour` is a number of the style sheet's palette."""
 
     name: str
     amounts: tuple[int, ...]
-    allocated: bool
+    colour: int
 
     @property
     def total(self) -> int:
@@ -54,7 +58,7 @@ class Series:
             "lines": [
                 {
                     "name": line.name,
-                    "allocated": line.allocated,
+                    "colour": line.colour,
                     "values": [amount / _NS for amount in line.amounts],
                     "texts": [money(amount) for amount in line.amounts],
                 }
@@ -62,6 +66,10 @@ class Series:
             ],
             "totals": [money(sum(column)) for column in self._columns()],
         }
+
+    def legend(self) -> list[tuple[Line, str]]:
+        """Each line with its sum."""
+        return [(line, money(line.total)) for line in self.lines]
 
     def table(self) -> list[tuple[str, list[str], str]]:
         """Rows of (label, cell by line, total) with the latest point first; all cells line up."""
@@ -101,9 +109,13 @@ def over_time(rows: list[CostRow], view: View, unnamed: str) -> Series:
         at = place.get(row.group[0])
         if at is not None:
             amounts.get(row.group[1], others)[at] += row.priced_nano_usd
-    lines = [Line(name or unnamed, tuple(amounts[name]), bool(name)) for name in shown]
+    # What belongs to nobody in particular is grey, so that the named groups have the colours.
+    colours = iter(range(1, MOST_GROUPS + 2))
+    lines = [
+        Line(name or unnamed, tuple(amounts[name]), next(colours) if name else _UNNAMED) for name in shown
+    ]
     if len(ranked) > len(shown):
-        lines.append(Line(f"{OTHERS} ({len(ranked) - len(shown)})", tuple(others), False))
+        lines.append(Line(f"{OTHERS} ({len(ranked) - len(shown)})", tuple(others), _OTHERS))
     return Series(grain, points, tuple(_label(point, grain) for point in points), tuple(lines))
 
 

@@ -18,10 +18,10 @@ function tooltip(data, points) {
   const box = node("div", "tip");
   box.append(node("div", "tip-title", data.labels[at]));
   const list = node("dl", "tip-rows");
-  for (const [index, line] of data.lines.entries()) {
+  for (const line of data.lines) {
     if (line.values[at] === 0) continue;
     const key = node("dt", "");
-    const dot = node("span", `tip-dot c${colourOf(line, index)}`);
+    const dot = node("span", `tip-dot c${line.colour}`);
     key.append(dot, document.createTextNode(line.name));
     list.append(key, node("dd", "", line.texts[at]));
   }
@@ -30,12 +30,13 @@ function tooltip(data, points) {
   return box;
 }
 
-// What belongs to nobody in particular is grey, so that named groups keep the colours.
-const colourOf = (line, index) => (line.allocated ? (index % 7) + 1 : 8);
 
 function axisMoney(value) {
   if (value === 0) return "$0";
-  if (value >= 1) return "$" + value.toLocaleString("en-US", { maximumFractionDigits: value < 10 ? 2 : 0 });
+  if (value >= 0.1) {
+    const decimals = value < 10 && !Number.isInteger(value) ? 2 : 0;
+    return "$" + value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  }
   return "$" + value.toLocaleString("en-US", { maximumSignificantDigits: 2, maximumFractionDigits: 9 });
 }
 
@@ -46,12 +47,7 @@ function options(data) {
   return {
     animation: false,
     textStyle: font,
-    grid: { left: 4, right: 8, top: 12, bottom: 30, containLabel: true },
-    legend: {
-      type: "scroll", bottom: 0, left: 0, itemWidth: 10, itemHeight: 10, itemGap: 14, icon: "roundRect",
-      textStyle: { ...font, width: 150, overflow: "truncate" }, pageTextStyle: font, inactiveColor: style("--line"),
-      pageIconColor: text, pageIconInactiveColor: style("--line"), pageIconSize: 10,
-    },
+    grid: { left: 4, right: 8, top: 12, bottom: 2, containLabel: true },
     tooltip: {
       trigger: "axis", axisPointer: { type: "shadow", shadowStyle: { color: style("--hover") } },
       confine: true, backgroundColor: style("--panel"), borderColor: style("--line"), borderWidth: 1, padding: 10,
@@ -67,7 +63,7 @@ function options(data) {
     },
     series: data.lines.map((line, index) => ({
       name: line.name, type: "bar", stack: "all", data: line.values, barCategoryGap: "22%", barMaxWidth: 44,
-      itemStyle: { color: style(`--c${colourOf(line, index)}`), borderRadius: index === data.lines.length - 1 ? [round, round, 0, 0] : 0 },
+      itemStyle: { color: style(`--c${line.colour}`), borderRadius: index === data.lines.length - 1 ? [round, round, 0, 0] : 0 },
       emphasis: { disabled: true },
     })),
   };

@@ -51,6 +51,11 @@ class Verdict(Enum):
     SERVER_SIDE = auto()
 
 
+# Looked up for every piece of every stream: before Python 3.12 an enum's member costs more than a global.
+_LLM: Final = Verdict.LLM
+_WRITE: Final = Direction.WRITE
+
+
 class _Open:
     """An exchange whose end has not been seen."""
 
@@ -97,23 +102,30 @@ class ConnectionReader:
     def feed(self, direction: Direction, data: bytes, at_ns: int) -> list[Outcome]:
         """The outcomes that `data`, the next bytes of `direction`, bring about."""
         outcomes: list[Outcome] = []
-        if not data or self.verdict is Verdict.NOT_LLM:
-            return outcomes
-        if self.verdict is Verdict.UNDECIDED:
+        verdict = self.verdict
+        if verdict is _LLM:
+            self._read(direction, data, at_ns, outcomes)
+        elif verdict is Verdict.SERVER_SIDE:
+            self._serve(direction, data, outcomes)
+        elif verdict is Verdict.UNDECIDED:
             self._bytes += len(data)
             if self._request_direction is None:
                 data = self._find_client(direction, data, outcomes)
-        if self.verdict is Verdict.SERVER_SIDE:
-            self._serve(direction, data, outcomes)
-        elif direction is Direction.WRITE:
+            if self._request_direction is Direction.READ:
+                self._serve(direction, data, outcomes)
+            else:
+                self._read(direction, data, at_ns, outcomes)
+                if self.verdict is Verdict.UNDECIDED and self._bytes > self._patience():
+                    self._give_up(outcomes, at_ns)
+        return outcomes
+
+    def _read(self, direction: Direction, data: bytes, at_ns: int, outcomes: list[Outcome]) -> None:
+        if direction is _WRITE:
             for part in self._requests.feed(data):
                 self._take_request_part(part, at_ns, outcomes)
         else:
             for part in self._responses.feed(data):
                 self._take_response_part(part, at_ns, outcomes)
-        if self.verdict is Verdict.UNDECIDED and self._bytes > self._patience():
-            self._give_up(outcomes, at_ns)
-        return outcomes
 
     def gap(self, direction: Direction, size: int, at_ns: int) -> list[Outcome]:
         """`size` bytes of `direction` are missing here."""

@@ -73,7 +73,7 @@ def test_random_bytes(pieces: list[tuple[Direction, bytes]], late: bool) -> None
     assert reader.open_exchanges == 0
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(60))
 def test_mutated_conversations(seed: int) -> None:
     rng = random.Random(seed)
     for sent, received in CONVERSATIONS:
@@ -96,10 +96,10 @@ def test_mutated_conversations(seed: int) -> None:
 def mutate(rng: random.Random, data: bytes) -> bytes:
     damaged = bytearray(data)
     for _ in range(rng.choice((0, 1, 1, 3, 10))):
-        position = rng.randrange(len(damaged))
+        position = rng.randrange(max(1, len(damaged) - 1))
         kind = rng.randrange(4)
         if kind == 0:
-            damaged[position] = rng.randrange(256)
+            damaged[position : position + 1] = bytes([rng.randrange(256)])
         elif kind == 1:
             del damaged[position : position + rng.choice((1, 5, 100))]
         elif kind == 2:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -43,7 +42,7 @@ VALUE: Final = Want.VALUE
 PRESENT: Final = Want.PRESENT
 EVERY: Final = "*"
 
-Tree = Mapping[str, "Want | Tree"]
+Tree = dict[str, "Want | Tree"]
 
 
 class MalformedJson(ValueError):
@@ -219,7 +218,7 @@ class Picker:
             if level.is_object:
                 # The last of repeated keys counts, even where its value turns out not to be wanted.
                 level.items.pop(level.key, None)
-        if isinstance(wanted, Mapping):
+        if isinstance(wanted, dict):
             if byte == 0x7B or (byte == 0x5B and EVERY in wanted):
                 self._levels.append(_Level(wanted, byte == 0x7B))
                 self._state = _State.KEY_OR_END if byte == 0x7B else _State.ITEM_OR_END
@@ -431,7 +430,7 @@ def _pruned_value(value: Any, wanted: Want | Tree) -> Any:
         return value
     if wanted is PRESENT:
         return True
-    if isinstance(wanted, Mapping) and (
+    if isinstance(wanted, dict) and (
         isinstance(value, dict) or (isinstance(value, list) and EVERY in wanted)
     ):
         return prune(value, wanted)

@@ -22,7 +22,7 @@ from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: bool = True) -> Measured:
     """Buckets of a whole `usage` object. `has_output` is false for embeddings, which generate nothing."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return Measured()
     counts = Counts(facts)
     whole_input = counts.get(usage, "prompt_tokens", "input_tokens")

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 OR BSD-2-Clause */
+/*
+ * What the probes remember and what they share with userspace: one place for every map, its lifetime and
+ * why it is of its kind.
+ */
+#ifndef MM_MAPS_H
+#define MM_MAPS_H
+
+#include "kernel.h"
+
+#include "abi.h"
+
+/* Knobs. One element; userspace sets it before anything is attached. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mm_settings);
+} settings SEC(".maps");
+
+/* Processes to capture where settings.only_listed_pids says so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u32);
+} pids SEC(".maps");
+
+/* A call that a thread is inside of. */
+struct mm_call {
+	__u64 sp; /* stack pointer at entry: tells whose return a return is */
+	__u64 ssl;
+	__u64 buffer;
+	__u64 capacity;
+	__u64 moved; /* address of the size_t that receives the count, 0 where the result is the count */
+	__u32 direction;
+	__u32 nested;
+};
+
+/* Calls within calls are real: node writes its first request from the callback that a read makes when
+ * the handshake is done. Four deep is two more than was ever seen. */
+#define DEPTH_MAX 4
+
+struct mm_thread {
+	__u32 depth;
+	__u32 reserved;
+	struct mm_call calls[DEPTH_MAX];
+};
+
+/* By thread; made at its first call, changed in place, removed when the thread exits. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct mm_thread);
+} threads SEC(".maps");
+
+/* Never written: what a thread begins with, too large for the BPF stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mm_thread);
+} fresh_thread SEC(".maps");
+
+/*
+ * Position and verdict of every live connection. Removed by SSL_free; userspace removes those of dead
+ * processes. A plain hash and not an LRU: evicting a live connection would restart its offsets in the
+ * middle of a stream unseen, while a full hash refuses new ones and counts them.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct mm_connection_key);
+	__type(value, struct mm_connection);
+} connections SEC(".maps");
+
+/* Processes that own connections: the exit of any other is of no interest. pid to start time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u64);
+} processes SEC(".maps");
+
+/* Userspace to kernel; an entry lives until the connection's next call takes it over. An LRU may forget
+ * one, which costs copies and never correctness. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct mm_verdict_key);
+	__type(value, __u32);
+} verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MM_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Kernel to userspace. The size is set before load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} records SEC(".maps");
+
+/* Keeps the types that only userspace reads in the object's BTF, for the layout test. */
+struct mm_record *unused_record __attribute__((unused));
+
+/* Calls taken for a part of the one around them before that one is taken for a stale one, left by a
+ * return that never came. */
+#define NESTED_MAX 64
+
+#endif /* MM_MAPS_H */

@@ -223,11 +223,15 @@ class Gate:
 
     def _refused(self, breach: Breach, model: str) -> Refused:
         account, budget = breach.account, breach.account.budget
-        share = "" if budget.ceiling == budget.limit else f" (calls are blocked from ${usd(budget.ceiling)})"
-        held = f", ${usd(account.held)} of it held for calls that reported no usage" if account.held else ""
+        share = (
+            "" if budget.ceiling == budget.limit else f" (calls are blocked from {_dollars(budget.ceiling)})"
+        )
+        held = (
+            f", {_dollars(account.held)} of it held for calls that reported no usage" if account.held else ""
+        )
         text = (
-            f"budget '{budget.name}'{_scope(budget)}: ${usd(account.used)} spent of ${usd(budget.limit)} "
-            f"this {budget.period}{share}{held}"
+            f"budget '{budget.name}'{_scope(budget)}: {_dollars(account.used)} spent of "
+            f"{_dollars(budget.limit)} this {budget.period}{share}{held}"
         )
         resets = f"resets at {format_time(budget.resets_at_ns)}"
         if breach.why is Why.SPENT:
@@ -236,17 +240,23 @@ class Gate:
             return Refused(Refusal.BUDGET_EXCEEDED, message, budget.id, model, wait, should_retry=False)
         if breach.why is Why.DOES_NOT_FIT:
             message = (
-                f"ModelMeter blocked this call: {text}; this call may cost up to ${usd(breach.wanted)}, more "
-                f"than is left: lower its token limit; {resets}"
+                f"ModelMeter blocked this call: {text}; this call may cost up to {_dollars(breach.wanted)}, "
+                f"more than is left: lower its token limit; {resets}"
             )
             return Refused(Refusal.BUDGET_EXCEEDED, message, budget.id, model, None, should_retry=False)
         message = (
             f"ModelMeter postponed this call: {text}, and calls in flight may use the rest (up to "
-            f"${usd(account.reserved)}); try again when they are done; {resets}"
+            f"{_dollars(account.reserved)}); try again when they are done; {resets}"
         )
         return Refused(
             Refusal.BUDGET_RESERVED, message, budget.id, model, _RESERVED_RETRY_S, should_retry=True
         )
+
+
+def _dollars(nano_usd: int) -> str:
+    """Dollars as people write them: cents always, and as much more as there is."""
+    whole, _, cents = usd(nano_usd).partition(".")
+    return f"${whole}.{cents:0<2}"
 
 
 def who_of(key: VirtualKey) -> Who:

@@ -143,7 +143,7 @@ ODD_USAGE = st.dictionaries(
 ODD_DOCUMENT = st.dictionaries(st.sampled_from(_KEYS), JSON | ODD_USAGE, max_size=7)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     st.sampled_from(
         ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/completions")
@@ -158,7 +158,7 @@ def test_valid_json_of_any_shape(path: str, asked: object, answered: list[object
     check(wire.read(sent, wire.response(body), close=True))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(JSON | st.fixed_dictionaries({"request": JSON, "response": JSON}), max_size=4))
 def test_archives_of_any_shape(entries: list[object]) -> None:
     archive = wire.dump({"log": {"entries": entries}})

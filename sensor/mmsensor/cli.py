@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -99,23 +98,18 @@ def run(
     only_pid: tuple[int, ...],
 ) -> None:
     """Run the sensor until SIGTERM or Ctrl-C."""
-    flags: dict[str, object] = {
-        "state_dir": state_dir,
+    given = {
+        "state_dir": str(state_dir) if state_dir else None,
         "sink": sink,
         "ingest.url": ingest_url,
         "metrics.listen": metrics_listen,
         "log_level": log_level,
     }
-    settings = load_settings(config, flags).settings
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level.upper(), format="mmsensor: %(levelname)s: %(message)s"
-    )
-    from mmsensor import service  # noqa: PLC0415
+    flags = {key: value for key, value in given.items() if value is not None}
+    load_settings(config, flags)
+    from mmsensor.launch import launch  # noqa: PLC0415
 
-    try:
-        service.run(settings, frozenset(only_pid) if only_pid else None)
-    except service.CannotStart as error:
-        _fail(str(error), error.code)
+    launch(config, flags, only_pid)
 
 
 @main.command()

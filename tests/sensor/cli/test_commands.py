@@ -211,9 +211,11 @@ def test_a_broken_answer_is_unreachable(tmp_path: Path) -> None:
 def _as_nobody(*argv: str, state: Path) -> subprocess.CompletedProcess[str]:
     """Runs a command without root's rights; the code is imported first, as it may lie in root's folders."""
     code = (
-        "import os, sys, click, mmsensor.cli, mmsensor.service, yaml\n"
+        "import os, sys, click, json, mmsensor.cli, mmsensor.launch, yaml\n"
         "import encodings.ascii, encodings.idna, importlib.metadata\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        # The interpreter may be one of root's files too: what `run` would start over is called here.
+        "mmsensor.launch.os.execv = lambda _, argv: sys.exit(mmsensor.launch.main(argv[-1]))\n"
         "mmsensor.cli.main()"
     )
     return subprocess.run(
@@ -251,7 +253,15 @@ def test_run_without_root_is_one_line(tmp_path: Path) -> None:
 
 def test_run_with_a_state_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    line = one_line(run("run", state=tmp_path / "file"), Exit.UNHEALTHY)
+    done = subprocess.run(
+        [sys.executable, "-c", "from mmsensor.cli import main; main()", "run"],
+        env={"MODELMETER_STATE_DIR": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Exit.UNHEALTHY
+    (line,) = done.stderr.splitlines()
     assert "cannot be made: Not a directory; choose one with --state-dir" in line
 
 

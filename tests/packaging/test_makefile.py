@@ -50,4 +50,5 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_set_up_has_nothing_to_do_the_second_time() -> None:
+    run("make", "setup-dev")
     assert "setup: " not in run("make", "--dry-run", "setup-dev", "build").stdout

@@ -1,8 +1,5 @@
 """Settings of the pipeline: pipeline.yaml, its `.d` folder, MODELMETER_* variables and flags."""
 
-# `setting` makes a new field at each call, as dataclasses.field does.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -7,16 +7,18 @@ Times are RFC 3339 in UTC with as many digits as are known, durations are second
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from mmproto import usage as totals
-from mmproto.v1.call_pb2 import Call, Observer, Process
+from mmproto.v1.call_pb2 import Call, Observer, Origin, Process
 from mmproto.v1.usage_pb2 import Quality, Usage
 
 _NS = 1_000_000_000
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
-_TEXT_FIELDS = (
+# The keys of the form in their order.
+_FIELDS = (
     "id",
     "provider",
     "operation",
@@ -24,7 +26,28 @@ _TEXT_FIELDS = (
     "response_model",
     "response_id",
     "host",
+    "streaming",
+    "http_status",
+    "error_type",
+    "billable",
+    "started_at",
+    "duration_s",
+    "time_to_first_token_s",
+    "finish_reasons",
+    "service_tier",
+    "process",
+    "tenant",
+    "team",
+    "application",
+    "user",
+    "usage",
+    "origin",
+    "observer",
+    "node",
+    "virtual_key_id",
 )
+# Fields whose 0 is a value: they are left out only where they were never set.
+_WITH_PRESENCE = frozenset({"http_status", "duration_s", "time_to_first_token_s"})
 _ORIGIN_FIELDS = ("api_key_hash", "organization", "project", "end_user", "session")
 _PROCESS_FIELDS = ("exe", "command", "user", "cgroup", "systemd_unit")
 
@@ -49,37 +72,16 @@ def parse_time(text: str) -> int:
 
 def call_to_json(call: Call) -> dict[str, Any]:
     """The JSON form of `call` as a dict, keys in the order of the contract."""
-    form: dict[str, Any] = {name: value for name in _TEXT_FIELDS if (value := getattr(call, name))}
-    form["streaming"] = call.streaming
-    if call.HasField("http_status"):
-        form["http_status"] = call.http_status
-    if call.error_type:
-        form["error_type"] = call.error_type
-    form["billable"] = call.billable
-    if call.started_at_unix_ns:
-        form["started_at"] = format_time(call.started_at_unix_ns)
-    if call.HasField("duration_s"):
-        form["duration_s"] = call.duration_s
-    if call.HasField("time_to_first_token_s"):
-        form["time_to_first_token_s"] = call.time_to_first_token_s
-    if call.finish_reasons:
-        form["finish_reasons"] = list(call.finish_reasons)
-    if call.service_tier:
-        form["service_tier"] = call.service_tier
-    if call.HasField("process"):
-        form["process"] = _process_to_json(call.process)
-    for name in ("tenant", "team", "application", "user"):
-        if value := getattr(call, name):
+    form: dict[str, Any] = {}
+    for name in _FIELDS:
+        if name in _MADE:
+            value = _MADE[name](call)
+        elif name in _WITH_PRESENCE:
+            value = getattr(call, name) if call.HasField(name) else None
+        else:
+            value = getattr(call, name) or None
+        if value is not None:
             form[name] = value
-    form["usage"] = usage_to_json(call.usage)
-    if call.HasField("origin"):
-        form["origin"] = {name: v for name in _ORIGIN_FIELDS if (v := getattr(call.origin, name))}
-    if call.observer:
-        form["observer"] = Observer.Name(call.observer).removeprefix("OBSERVER_").lower()
-    if call.node:
-        form["node"] = call.node
-    if call.virtual_key_id:
-        form["virtual_key_id"] = call.virtual_key_id
     return form
 
 
@@ -107,3 +109,22 @@ def _process_to_json(process: Process) -> dict[str, Any]:
         form["started_at"] = format_time(process.started_at_unix_ns)
     form.update({name: value for name in _PROCESS_FIELDS if (value := getattr(process, name))})
     return form
+
+
+def _origin_to_json(origin: Origin) -> dict[str, str]:
+    return {name: value for name in _ORIGIN_FIELDS if (value := getattr(origin, name))}
+
+
+# Keys that are not the message's own fields as they stand.
+_MADE: Mapping[str, Callable[[Call], Any]] = {
+    "streaming": lambda call: call.streaming,
+    "billable": lambda call: call.billable,
+    "started_at": lambda call: format_time(call.started_at_unix_ns) if call.started_at_unix_ns else None,
+    "finish_reasons": lambda call: list(call.finish_reasons) or None,
+    "process": lambda call: _process_to_json(call.process) if call.HasField("process") else None,
+    "usage": lambda call: usage_to_json(call.usage),
+    "origin": lambda call: _origin_to_json(call.origin) if call.HasField("origin") else None,
+    "observer": lambda call: (
+        Observer.Name(call.observer).removeprefix("OBSERVER_").lower() if call.observer else None
+    ),
+}

@@ -280,7 +280,7 @@ class Exchange:
             call.time_to_first_token_s = max(0, self._first_content_ns - self._started_ns) / _NS
         response_headers = self._response_head.headers if self._response_head else ()
         call.id = identity.call_id(
-            call.provider, facts.response_id, response_headers, self._head.headers, self.fallback_id
+            dialect.flavour, facts.response_id, response_headers, self._head.headers, self.fallback_id
         )
         self._put_usage(call, measured)
         self._put_origin(call, facts)

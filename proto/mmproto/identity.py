@@ -10,6 +10,10 @@ provider itself said, in order of trust:
 4. the observer's own coordinates (`fallback_id`): node, boot, connection, byte offset, or the digest of an
    archive's entry. Stable under resend by the same observer, no more.
 
+With it goes the flavour of the API (`openai`, `anthropic`) and not the provider's name: the router knows a
+gateway by its configuration, the sensor beside it may know the same host only by the API that it speaks, and
+the two must agree.
+
 Strong means random: local servers answer every request with `chatcmpl-123` or count from 0, and two calls
 with one id would be charged once.
 """
@@ -32,7 +36,7 @@ _MIN_DISTINCT: Final = 6
 
 
 def call_id(
-    provider: str,
+    flavour: str,
     response_id: str,
     response_headers: Iterable[tuple[str, str]],
     request_headers: Iterable[tuple[str, str]],
@@ -40,11 +44,11 @@ def call_id(
 ) -> str:
     """The id of the call as text of a UUID. Header names are lower-case."""
     if is_strong(response_id):
-        return _derived("response", provider, response_id)
+        return _derived("response", flavour, response_id)
     found = {name: value for name, value in response_headers if name in _REQUEST_ID_HEADERS}
     for name in _REQUEST_ID_HEADERS:
         if is_strong(found.get(name, "")):
-            return _derived("request", provider, found[name])
+            return _derived("request", flavour, found[name])
     for name, value in request_headers:
         if name == CALL_ID_HEADER and is_strong(value):
             return _derived("router", "", value)
@@ -57,10 +61,10 @@ def is_strong(identifier: str) -> bool:
     return len(random) >= _MIN_RANDOM and len(set(random)) >= _MIN_DISTINCT
 
 
-def _derived(kind: str, provider: str, identifier: str) -> str:
+def _derived(kind: str, flavour: str, identifier: str) -> str:
     """A UUIDv5, written out: one is made for every call, and `uuid.uuid5` takes three times as long."""
     # A JSON text may hold a lone surrogate, which UTF-8 has no bytes for.
-    name = f"{kind}\n{provider}\n{identifier}".encode("utf-8", "replace")
+    name = f"{kind}\n{flavour}\n{identifier}".encode("utf-8", "replace")
     digest = bytearray(hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 - `setting` is dataclasses.field with a description
 """The router's settings: what may stand in router.yaml, and the checks that only make sense together.
 
 Secrets never stand in the file. A provider's key comes from an environment variable or a file, a virtual

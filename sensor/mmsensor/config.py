@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 - `setting` is a dataclass field, not a call that shares its result
 """The sensor's settings: the schema that files, environment and flags are held against.
 
 `/etc/modelmeter/sensor.yaml`, then `sensor.d/*.yaml`, then MODELMETER_<SECTION>_<KEY> (or

@@ -87,7 +87,7 @@ def test_spend_crosses_the_thresholds_and_the_next_call_is_refused(
     messages = anthropic.Anthropic(base_url=base, api_key=VIRTUAL_KEY)
     with messages, pytest.raises(anthropic.APIStatusError) as refused2:
         messages.messages.create(
-            model="claude-sonnet-4-5", max_tokens=16, messages=[{"role": "user", "content": "one more"}]
+            model="claude-sonnet-4-6", max_tokens=16, messages=[{"role": "user", "content": "one more"}]
         )
     body = refused2.value.body
     assert isinstance(body, dict)

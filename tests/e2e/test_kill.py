@@ -85,4 +85,4 @@ def test_the_router_killed_after_its_calls_were_answered(stack: Stack, provider:
 
 def spooled_calls(stack: Stack) -> int:
     status = json.loads(stack.command("mmrouter", "status", "-o", "json", check=False).stdout)
-    return int(status["spool"]["calls"])
+    return int(status["spool"]["records"])

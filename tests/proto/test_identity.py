@@ -50,7 +50,7 @@ def test_observers_agree() -> None:
 
 
 def test_different_calls_differ() -> None:
-    assert call_id("openai", STRONG, (), (), "f") != call_id("groq", STRONG, (), (), "f")
+    assert call_id("openai", STRONG, (), (), "f") != call_id("anthropic", STRONG, (), (), "f")
     assert call_id("openai", "", (), (), "f:1") != call_id("openai", "", (), (), "f:2")
 
 

@@ -1,6 +1,5 @@
 """The strict loader: precedence, types, places in errors, secrets."""
 
-# ruff: noqa: RUF009 - `setting` is a dataclass field, not a call that shares its result
 from __future__ import annotations
 
 from collections.abc import Mapping

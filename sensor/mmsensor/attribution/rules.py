@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 - `setting` is a dataclass field, not a call that shares its result
 """Rules that map what is known of a call to tenant, team, application and user.
 
 The rules stand in order; for each of the four the first rule that matches and gives a value wins. A rule

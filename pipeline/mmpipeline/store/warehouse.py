@@ -138,6 +138,11 @@ class Warehouse:
         rows = self.spend(tenant, span, (), filters)
         return rows[0] if rows else SpendRow((), 0, 0, 0, 0, 0.0, 0, 0, 0, 0, 0, 0)
 
+    def cost(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> CostRow:
+        """What all calls of a span cost; zeros where there were none."""
+        rows = self.costs(tenant, span, (), filters)
+        return rows[0] if rows else CostRow((), 0, 0, 0)
+
     def tokens(self, tenant: str, span: Span, filters: Filters = EVERYTHING) -> dict[str, int]:
         """Tokens by bucket, those above 0. Buckets this version has no name for count as `other`."""
         _not_by_user(filters)

@@ -81,4 +81,4 @@ def test_example_configurations_are_what_the_daemons_accept() -> None:
     example = ROOT / "packaging/etc"
     run(str(tools / "mmsensor"), "config", "validate", "--config", str(example / "sensor.yaml"))
     run(str(tools / "mmrouter"), "config", "validate", "--config", str(example / "router.yaml"))
-    run(str(tools / "mmpipeline"), "--config", str(example / "pipeline.yaml"), "config", "validate")
+    run(str(tools / "mmpipeline"), "config", "validate", "--config", str(example / "pipeline.yaml"))

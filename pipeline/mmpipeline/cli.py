@@ -11,14 +11,13 @@ import os
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from mmpipeline import client
 from mmpipeline.cli_budgets import budgets
-from mmpipeline.cli_context import Context, fail
+from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.config import PipelineSettings
 from mmpipeline.output import comma_separated, output_option, structured, table
 from mmproto.exits import Exit
@@ -32,22 +31,14 @@ _NUMERIC = frozenset({"calls", "unpriced_calls", "errors", "input_tokens", "outp
 
 
 @click.group(context_settings=_HELP)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="Read this file instead of /etc/modelmeter/pipeline.yaml.",
-)
-@click.option("--state-dir", type=click.Path(path_type=Path), help="Folder of all state.")
-@click.pass_context
-def cli(ctx: click.Context, config: Path | None, state_dir: Path | None) -> None:
+def cli() -> None:
     """Prices LLM calls, keeps budgets, and serves the API and the dashboards."""
-    ctx.obj = Context(config, {"state_dir": state_dir})
 
 
 @cli.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
-@click.pass_obj
+@configured
 def serve(context: Context, host: str | None, port: int | None) -> None:
     """Run ingest, rating, budgets, API and dashboards until SIGTERM."""
     from mmpipeline.rating.catalogue import CatalogueError  # noqa: PLC0415 - commands load what they need
@@ -68,7 +59,7 @@ def serve(context: Context, host: str | None, port: int | None) -> None:
 @cli.command()
 @click.option("--url", help="Ask the pipeline at this address.")
 @output_option
-@click.pass_obj
+@configured
 def status(context: Context, url: str | None, output: str) -> None:
     """Say how the running pipeline is: exit code 0 healthy, 3 degraded, 1 unhealthy, 4 unreachable."""
     from mmpipeline.status import VERDICT_EXITS  # noqa: PLC0415
@@ -103,7 +94,7 @@ def status(context: Context, url: str | None, output: str) -> None:
     show_default=True,
     help="How to print the report.",
 )
-@click.pass_obj
+@configured
 def report(
     context: Context,
     /,
@@ -168,7 +159,7 @@ def _report(settings: PipelineSettings, url: str | None, tenant: str, span: Any,
     show_default=True,
     help="One JSON object for each question, or tables.",
 )
-@click.pass_obj
+@configured
 def price(context: Context, output: str) -> None:
     """Explain what a usage costs: JSON on standard input, the charge on standard output.
 
@@ -213,7 +204,7 @@ def config() -> None:
 
 
 @config.command()
-@click.pass_obj
+@configured
 def validate(context: Context) -> None:
     """Check the configuration, the negotiated rates included."""
     settings = context.settings()
@@ -229,7 +220,7 @@ def validate(context: Context) -> None:
 
 @config.command()
 @output_option
-@click.pass_obj
+@configured
 def show(context: Context, output: str) -> None:
     """Show every setting with its value."""
     settings = context.settings()

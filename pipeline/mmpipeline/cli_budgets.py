@@ -17,7 +17,7 @@ import click
 from mmpipeline.budgets.model import DEFAULT_THRESHOLDS, SCOPE_KEYS, Action, BudgetStatus, Threshold
 from mmpipeline.budgets.periods import Period
 from mmpipeline.budgets.service import BudgetError, BudgetService, UnknownBudget
-from mmpipeline.cli_context import Context, fail
+from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.output import output_option, structured, table
 from mmpipeline.status import budget_form
 from mmpipeline.store.control import ControlStore, ControlStoreError, StoreBusy
@@ -36,7 +36,7 @@ def budgets() -> None:
 
 @budgets.command("list")
 @output_option
-@click.pass_obj
+@configured
 def list_(context: Context, output: str) -> None:
     """List all budgets with what is spent of them in the current period."""
     with _service(context) as service:
@@ -54,7 +54,7 @@ def list_(context: Context, output: str) -> None:
 @click.argument("name")
 @_tenant_option
 @output_option
-@click.pass_obj
+@configured
 def show(context: Context, name: str, tenant: str, output: str) -> None:
     """Show one budget: spend, thresholds and when each was crossed."""
     with _service(context) as service:
@@ -78,7 +78,7 @@ def show(context: Context, name: str, tenant: str, output: str) -> None:
 @click.option("--no-block", is_flag=True, help="Refuse no calls any more.")
 @_tenant_option
 @output_option
-@click.pass_obj
+@configured
 def set_(
     context: Context,
     /,
@@ -127,7 +127,7 @@ def set_(
 @budgets.command()
 @click.argument("name")
 @_tenant_option
-@click.pass_obj
+@configured
 def delete(context: Context, name: str, tenant: str) -> None:
     """Remove a budget. The calls it counted stay in the ledger."""
     with _service(context) as service:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -18,7 +19,7 @@ from mmproto.settings import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The options before the command."""
+    """Where a command was told to read its settings."""
 
     config: Path | None
     flags: Mapping[str, object]
@@ -29,6 +30,22 @@ class Context:
             return read_settings(self.config, os.environ, {**self.flags, **(flags or {})})
         except ConfigurationError as error:
             fail(str(error), Exit.CONFIGURATION)
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --config and --state-dir, and a Context of them as its first argument."""
+
+    @click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="Configuration file instead of /etc/modelmeter/pipeline.yaml.",
+    )
+    @click.option("--state-dir", type=click.Path(path_type=Path), help="State folder (state_dir).")
+    @wraps(command)
+    def with_context(*args: Any, config: Path | None, state_dir: Path | None, **options: Any) -> None:
+        command(Context(config, {"state_dir": state_dir}), *args, **options)
+
+    return with_context
 
 
 def fail(message: str, code: Exit = Exit.UNHEALTHY) -> NoReturn:

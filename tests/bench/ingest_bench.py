@@ -80,13 +80,14 @@ def bodies(calls: int, batch: int, seed: int) -> list[bytes]:
 @contextmanager
 def pipeline(state: Path, pin: bool) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A pipeline on a free port over `state`; its process and address."""
-    command = [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(state)]
+    command = [sys.executable, "-m", "mmpipeline.cli"]
+    folder = ["--state-dir", str(state)]
     for team in ("payments", "search"):
         setting = ["budgets", "set", team, "--team", team, "--amount", "1000000", "--block-at", "100"]
-        subprocess.run([*command, *setting], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, *setting, *folder], check=True, stdout=subprocess.DEVNULL)
     pinned = ["taskset", "-c", "0"] if pin else []
     process = subprocess.Popen(
-        [*pinned, *command, "serve", "--port", "0"],
+        [*pinned, *command, "serve", *folder, "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

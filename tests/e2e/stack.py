@@ -110,8 +110,6 @@ class Stack:
         self.configs[name] = config
         command = "run" if name == "sensor" else "serve"
         argv = [str(BIN / f"mm{name}"), command, "--config", str(config)]
-        if name == "pipeline":
-            argv = [argv[0], "--config", str(config), command]
         daemon = Daemon(name, argv, self.state, self.environment)
         self.daemons[name] = daemon
         daemon.start()

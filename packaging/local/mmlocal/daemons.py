@@ -12,7 +12,7 @@ from pathlib import Path
 from mmlocal.process import Service
 
 BIN = Path(sys.executable).parent
-COMMANDS = {"sensor": "run", "router": "serve"}
+COMMANDS = {"pipeline": "serve", "sensor": "run", "router": "serve"}
 STATUS_WITHIN_S = 15.0
 
 
@@ -37,7 +37,7 @@ class Ports:
 def daemon(product: str, state: Path, config: Path | None, ports: Ports) -> Service:
     """`product`: pipeline, sensor or router. Without `config` it reads the machine's own, or its defaults."""
     program, chosen = str(BIN / f"mm{product}"), ("--config", str(config)) if config else ()
-    command = (program, *chosen, "serve") if product == "pipeline" else (program, COMMANDS[product], *chosen)
+    command = (program, COMMANDS[product], *chosen)
     return Service(product, command, {**environment(state), **ports.environment(product)})
 
 

@@ -14,7 +14,7 @@ from tests.pipeline.cli import reference
 
 
 def run(state: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["--state-dir", str(state), "budgets", *arguments])
+    return CliRunner().invoke(cli, ["budgets", *arguments, "--state-dir", str(state)])
 
 
 def form(state: Path, *arguments: str) -> Any:

@@ -22,9 +22,9 @@ GOOD: dict[str, Any] = {
 
 def run(text: str | bytes, *options: str, config: str = "") -> subprocess.CompletedProcess[str]:
     """The command with `text` on standard input."""
-    command = [sys.executable, "-m", "mmpipeline.cli", *(["--config", config] if config else [])]
+    command = [sys.executable, "-m", "mmpipeline.cli", "price", *(["--config", config] if config else [])]
     data = text if isinstance(text, bytes) else text.encode()
-    done = subprocess.run([*command, "price", *options], input=data, capture_output=True, check=False)
+    done = subprocess.run([*command, *options], input=data, capture_output=True, check=False)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

@@ -42,7 +42,7 @@ class Pipeline:
         self.token = (state / "ingest.token").read_text(encoding="ascii").strip()
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(self.state), *arguments]
+        return [sys.executable, "-m", "mmpipeline.cli", *arguments, "--state-dir", str(self.state)]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
@@ -152,7 +152,7 @@ def test_status_says_what_is_wrong_with_its_exit_code(served: Pipeline) -> None:
 def test_a_second_pipeline_is_refused_in_one_line(served: Pipeline, tmp_path: Path) -> None:
     port = str(urlsplit(served.url).port)
     busy = subprocess.run(
-        [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(tmp_path), "serve", "--port", port],
+        [sys.executable, "-m", "mmpipeline.cli", "serve", "--state-dir", str(tmp_path), "--port", port],
         capture_output=True,
         text=True,
         check=False,
@@ -201,17 +201,29 @@ def test_reports_are_the_same_from_the_running_pipeline_and_from_its_folder(tmp_
 
 
 def test_a_pipeline_that_never_ran(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(tmp_path / "none")]
+    state = ("--state-dir", str(tmp_path / "none"))
     for arguments, code in ((["status"], 4), (["report"], 4), (["report", "--month", "x"], 2)):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "mmpipeline.cli", *arguments, *state],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (done.returncode, done.stderr.count("Traceback")) == (code, 0)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    command = [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(tmp_path / "file" / "state")]
-    done = subprocess.run([*command, "serve", "--port", "0"], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "mmpipeline.cli",
+        "serve",
+        "--state-dir",
+        str(tmp_path / "file" / "state"),
+    ]
+    done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 77
     assert done.stderr.startswith("mmpipeline: state folder")
     assert len(done.stderr.splitlines()) == 1
@@ -221,9 +233,9 @@ def test_an_address_that_cannot_be_listened_on(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        command = [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(tmp_path)]
+        command = [sys.executable, "-m", "mmpipeline.cli", "serve", "--state-dir", str(tmp_path)]
         done = subprocess.run(
-            [*command, "serve", "--port", str(taken.getsockname()[1])],
+            [*command, "--port", str(taken.getsockname()[1])],
             capture_output=True,
             text=True,
             check=False,

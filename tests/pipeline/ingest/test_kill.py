@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.command = [sys.executable, "-m", "mmpipeline.cli", "--state-dir", str(state)]
+        self.command = [sys.executable, "-m", "mmpipeline.cli", "serve", "--state-dir", str(state)]
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
 
@@ -48,7 +48,7 @@ class Server:
         log = self.state / "server.log"
         with log.open("a", encoding="utf-8") as errors:
             process = subprocess.Popen(
-                [*self.command, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=errors, text=True
+                [*self.command, "--port", "0"], stdout=subprocess.PIPE, stderr=errors, text=True
             )
         self.process = process
         assert process.stdout is not None

@@ -9,6 +9,9 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# The commands start often, in tests above all: without compiled modules each start costs a second more.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Where `make up` and `make demo` keep everything they store.
 STATE ?= .modelmeter
 # Their ports, where the usual ones are taken: make up PIPELINE_PORT=9780 ROUTER_PORT=9790 METRICS_PORT=0

@@ -66,6 +66,7 @@ struct mm_record {
 /* Map `settings`, one element: knobs, set before anything is attached. */
 struct mm_settings {
 	__u64 wake_bytes; /* wake userspace when this much waits in the ring */
+	__u64 undecided_bytes; /* copied of a connection that has no verdict yet; 0: without limit */
 	__u32 own_pid; /* never captured: the sensor's own TLS */
 	__u32 only_listed_pids; /* capture only what the `pids` map lists */
 };
@@ -122,6 +123,8 @@ enum mm_counter {
 	MM_LOST_BAD_RETURN, /* a return value that contradicts the arguments */
 	MM_COUNT_NESTED, /* the library calling itself: belongs to the outer call */
 	MM_COUNT_STALE, /* a call whose return was never seen */
+	MM_LOST_UNDECIDED, /* a call on a connection that had its undecided_bytes and still no verdict */
+	MM_LOST_UNDECIDED_BYTES,
 	MM_COUNTERS,
 };
 

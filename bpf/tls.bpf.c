@@ -96,6 +96,19 @@ static __always_inline void learn_verdict(const struct mm_connection_key *key, s
 	bpf_map_delete_elem(&verdicts, &at);
 }
 
+/* A bulk transfer can fill the ring before userspace has told what it is, and cost the connections that matter
+ * their place: without a verdict a connection has a share and no more. */
+static __always_inline bool share_used_up(const struct mm_connection_key *key, struct mm_connection *connection)
+{
+	struct mm_settings *s = settings_now();
+
+	if (connection->state != MM_UNDECIDED || !s || !s->undecided_bytes ||
+	    connection->read_offset + connection->write_offset < s->undecided_bytes)
+		return false;
+	learn_verdict(key, connection);
+	return connection->state != MM_INTERESTING;
+}
+
 /* Userspace sleeps until enough waits in the ring to be worth a wake-up (it also looks by itself every few
  * tens of milliseconds). The first bytes of a direction wake it at once, so that its verdict is early; after
  * that one record wakes it each time another wake_bytes have piled up. A wake-up is an interrupt to oneself,
@@ -394,6 +407,12 @@ static __always_inline int leave(struct pt_regs *ctx)
 	copy.direction = call.direction;
 	copy.offset = *position(&copy);
 	count(MM_COUNT_CALLS, 1);
+	if (share_used_up(&copy.key, copy.connection)) {
+		count(MM_LOST_UNDECIDED, 1);
+		count(MM_LOST_UNDECIDED_BYTES, copy.size);
+		*position(&copy) += copy.size;
+		return 0;
+	}
 	emit_all(&copy);
 	return 0;
 }

@@ -65,6 +65,13 @@ class CaptureSettings:
         minimum=256 << 10,
         maximum=1 << 30,
     )
+    undecided_bytes: int = setting(
+        1 << 20,
+        about="Copy so much of a connection before it is known to speak to an LLM, and count the rest as lost: "
+        "a bulk transfer shall not fill the ring. 0: without limit.",
+        unit="bytes",
+        minimum=0,
+    )
     reconcile_s: float = setting(
         15.0,
         about="Compare all of /proc with what is attached this often.",

@@ -126,6 +126,7 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
     capture = Capture(
         CaptureOptions(
             ring_bytes=settings.capture.ring_bytes,
+            undecided_bytes=settings.capture.undecided_bytes,
             only_pids=only_pids,
             reconcile_every_s=settings.capture.reconcile_s,
             idle_s=settings.capture.idle_s,

@@ -154,7 +154,9 @@ class StatusReporter:
 
     def _counts(self) -> Counts:
         kernel, connections = self._daemon.source.statistics(), self._daemon.connections.statistics()
-        counts = {f"lost in the kernel ({name})": count for name, count in kernel.lost.items()}
+        # What a bulk transfer has beyond its share is left out on purpose: a number, but no fault.
+        faults = {name: count for name, count in kernel.lost.items() if name != "undecided"}
+        counts = {f"lost in the kernel ({name})": count for name, count in faults.items()}
         counts["connections given up for want of room"] = connections.evicted
         counts["internal errors"] = sum(connections.errors.values())
         rejected = self._daemon.sink.status().get("delivery", {}).get("rejected", {})

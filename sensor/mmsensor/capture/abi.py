@@ -14,8 +14,8 @@ from typing import NamedTuple
 #: struct mm_record: at_ns, started_ns, ssl, generation, offset, call_size, read_offset, write_offset (u64),
 #: pid, size (u32), kind, direction, flags (u8), five reserved bytes.
 RECORD = struct.Struct("=8Q2I3B5x")
-#: struct mm_settings: wake_bytes (u64), own_pid, only_listed_pids (u32).
-SETTINGS = struct.Struct("=Q2I")
+#: struct mm_settings: wake_bytes, undecided_bytes (u64), own_pid, only_listed_pids (u32).
+SETTINGS = struct.Struct("=2Q2I")
 #: struct mm_connection_key: ssl, started_ns (u64), pid, reserved (u32).
 CONNECTION_KEY = struct.Struct("=2Q2I")
 #: struct mm_connection: generation, read_offset, write_offset (u64), state, flags (u32).
@@ -64,6 +64,8 @@ class Counter(IntEnum):
     BAD_RETURN = 14
     NESTED = 15
     STALE = 16
+    UNDECIDED = 17
+    UNDECIDED_BYTES = 18
 
 
 class Record(NamedTuple):

@@ -135,7 +135,12 @@ class Kernel:
         listed = self._options.only_pids is not None
         self._settings.put(
             bytes(4),
-            abi.SETTINGS.pack(min(self._options.wake_bytes, self._options.ring_bytes // 4), own, listed),
+            abi.SETTINGS.pack(
+                min(self._options.wake_bytes, self._options.ring_bytes // 4),
+                self._options.undecided_bytes,
+                own,
+                listed,
+            ),
         )
         for pid in self._options.only_pids or ():
             self.allow(pid)

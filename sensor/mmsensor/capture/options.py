@@ -21,6 +21,9 @@ class CaptureOptions:
     ring_bytes: int = 8 << 20
     #: The kernel wakes the reader when this much waits; sooner only for the first bytes of a connection.
     wake_bytes: int = 256 << 10
+    #: So much of a connection is captured before `set_verdict` has said that it is of interest, the rest is
+    #: lost and counted: a bulk transfer shall not fill the ring. 0: without limit.
+    undecided_bytes: int = 0
     #: The reader looks by itself this often, so that what is below `wake_bytes` is not kept waiting.
     look_every_s: float = 0.05
     #: Capture only these processes, where given; `Capture.allow` adds to them.

@@ -24,6 +24,7 @@ _LOSSES = {
     "ring_full": (Counter.RING_FULL, Counter.RING_FULL_BYTES),
     "unreadable": (Counter.UNREADABLE, Counter.UNREADABLE_BYTES),
     "call_too_long": (Counter.CALL_TOO_LONG, Counter.CALL_TOO_LONG_BYTES),
+    "undecided": (Counter.UNDECIDED, Counter.UNDECIDED_BYTES),
     "connections_full": (Counter.CONNECTIONS_FULL, Counter.CONNECTIONS_FULL_BYTES),
     "control": (Counter.CONTROL, None),
     "calls_full": (Counter.CALLS_FULL, None),

@@ -76,3 +76,32 @@ def test_captured_bytes_stand_at_their_place(libssl: Path, certificate: Certific
             taken += held
             at = gap.offset + gap.size
         assert client.gaps
+
+
+def test_a_bulk_transfer_without_a_verdict_has_its_share_and_no_more(
+    libssl: Path, certificate: Certificate
+) -> None:
+    """What is of no interest by default must not fill the ring; every byte is captured or counted still."""
+    share, call = 100_000, 10_000
+    with (
+        started(libssl_workload(libssl, certificate, "sizes", sizes=[call] * 101)) as workload,
+        recording([workload.pid], CaptureOptions(undecided_bytes=share)) as recorder,
+    ):
+        workload.line()
+        workload.go()
+        workload.line()
+        workload.go()
+        ends = {end["ssl"]: end for end in workload.result()["ends"]}
+        recorder.settle()
+        recorder.until(lambda: all(seen.closed for seen in recorder.seen.values()), "closed")
+        statistics = recorder.capture.statistics()
+        sent = sum(end["write"][0] + end["read"][0] for end in ends.values())
+        assert statistics.lost_bytes["undecided"] > 0
+        assert sum(statistics.lost_bytes.values()) == statistics.lost_bytes["undecided"]
+        assert statistics.bytes + statistics.lost_bytes["undecided"] == sent
+        for key, seen in recorder.seen.items():
+            held = len(seen.data[Direction.WRITE]) + len(seen.data[Direction.READ])
+            # The share, and the call that crossed it.
+            assert share <= held < share + max(call, 1 << 14)
+            assert seen.size(Direction.WRITE) == ends[key.ssl]["write"][0]
+            assert seen.size(Direction.READ) == ends[key.ssl]["read"][0]

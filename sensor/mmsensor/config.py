@@ -67,7 +67,7 @@ class CaptureSettings:
     )
     undecided_bytes: int = setting(
         1 << 20,
-        about="Copy so much of a connection before it is known to speak to an LLM, and count the rest as lost: "
+        about="Copy so much of a connection before it is known to speak to an LLM, count the rest as lost: "
         "a bulk transfer shall not fill the ring. 0: without limit.",
         unit="bytes",
         minimum=0,

@@ -71,8 +71,6 @@ class Exchange:
         kind = self._match.dialect
         self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
         self._request: Payload | None = None
-        if self._dialect is not None:
-            self._request = Payload(self._headers, JsonBody(REQUEST_TREE))
         self._request_read = False
         self._response_head: ResponseHead | None = None
         self._response: Payload | None = None
@@ -109,9 +107,24 @@ class Exchange:
 
     def request_body(self, data: bytes, at_ns: int) -> None:
         """The next bytes of the request body."""
-        if self._request is not None:
-            for piece in self._request.decoder.feed(data):
-                self._request.document.feed(piece)
+        if self._dialect is not None and not self._request_read:
+            request = self._request_payload()
+            for piece in request.decoder.feed(data):
+                request.document.feed(piece)
+
+    def request_document(self, document: Mapping[str, Any]) -> None:
+        """The whole request, in place of `request_body`, from a caller that has parsed it already.
+
+        `document` is pruned to `REQUEST_TREE`.
+        """
+        if self._dialect is not None and not self._request_read:
+            self._request_read = True
+            self._dialect.read_request(document)
+
+    def _request_payload(self) -> Payload:
+        if self._request is None:
+            self._request = Payload(self._headers, JsonBody(REQUEST_TREE))
+        return self._request
 
     def request_end(self, at_ns: int) -> None:
         """The request is complete."""
@@ -163,8 +176,8 @@ class Exchange:
         """
         self._damaged = True
         if not self._request_read:
-            if self._request is not None:
-                self._request.lose()
+            if self._dialect is not None:
+                self._request_payload().lose()
         elif self._response is not None and self._dialect is not None:
             self._response.lose()
             self._dialect.lose()
@@ -208,22 +221,24 @@ class Exchange:
         return bool(getattr(dialect, "background", False)) and facts.terminated and not facts.pending
 
     def _read_request(self, *, complete: bool) -> None:
-        if self._request_read or self._dialect is None or self._request is None:
+        if self._request_read or self._dialect is None:
             return
         self._request_read = True
-        for piece in self._request.decoder.finish():
-            self._request.document.feed(piece)
-        if self._request.document.is_empty:
+        request, self._request = self._request, None
+        if request is None:
+            return
+        for piece in request.decoder.finish():
+            request.document.feed(piece)
+        if request.document.is_empty:
             return
         document: Any = None
         try:
-            document = self._request.document.finish()
+            document = request.document.finish()
         except MalformedJson:
-            document = self._request.document.partial()
+            document = request.document.partial()
             if complete and not self._damaged:
                 self._dialect.facts.anomaly("malformed_request")
         self._dialect.read_request(document)
-        self._request = None
 
     def _finish_response(self, dialect: Dialect, cut_off: str) -> str:
         """Reads what is left of the response; returns why it is malformed, or ""."""
@@ -258,22 +273,22 @@ class Exchange:
         succeeded = status is not None and 200 <= status < 300
         error = _error_type(facts, status, cut_off, streamed=streamed)
         measured = dialect.measured(complete=not cut_off and not self._damaged)
-        call = Call(
-            provider=self._match.provider,
-            operation=dialect.operation,
-            request_model=facts.request_model or self._match.deployment,
-            response_model=facts.response_model,
-            response_id=facts.response_id,
-            host=self.host,
-            streaming=streamed or (facts.stream_requested and not succeeded),
-            error_type=error,
-            # An error that comes with final counts (a limit reached after the last token) has been served.
-            billable=succeeded and (facts.error_type is None or _has_output(measured)),
-            started_at_unix_ns=self._started_ns,
-            duration_s=max(0, at_ns - self._started_ns) / _NS,
-            finish_reasons=facts.finish_reasons,
-            service_tier=facts.response_tier or facts.request_tier,
-        )
+        call = Call()  # filled one by one: keywords of the constructor take twice the time
+        call.provider = self._match.provider
+        call.operation = dialect.operation
+        call.request_model = facts.request_model or self._match.deployment
+        call.response_model = facts.response_model
+        call.response_id = facts.response_id
+        call.host = self.host
+        call.streaming = streamed or (facts.stream_requested and not succeeded)
+        call.error_type = error
+        # An error that comes with final counts (a limit reached after the last token) has been served.
+        call.billable = succeeded and (facts.error_type is None or _has_output(measured))
+        call.started_at_unix_ns = self._started_ns
+        call.duration_s = max(0, at_ns - self._started_ns) / _NS
+        call.service_tier = facts.response_tier or facts.request_tier
+        if facts.finish_reasons:
+            call.finish_reasons.extend(facts.finish_reasons)
         if status is not None:
             call.http_status = status
         if streamed and self._first_content_ns is not None:
@@ -289,8 +304,11 @@ class Exchange:
     def _put_usage(self, call: Call, measured: Measured) -> None:
         usage = call.usage
         usage.quality = measured.quality
-        usage.tokens.update(measured.tokens)
-        usage.units.update(measured.units)
+        tokens, units = usage.tokens, usage.units
+        for bucket, count in measured.tokens.items():  # the `update` of protobuf's maps is slow
+            tokens[bucket] = count
+        for unit, amount in measured.units.items():
+            units[unit] = amount
         if usage.quality == QUALITY_UNKNOWN:
             usage.SetInParent()
 
@@ -310,6 +328,8 @@ class Exchange:
             origin.session = session
 
     def _kept_headers(self) -> dict[str, str]:
+        if not self._rules.keep_headers:
+            return {}
         wanted = self._rules.keep_headers - CREDENTIAL_HEADERS
         return {name: value for name, value in self._head.headers if name in wanted}
 

@@ -68,7 +68,10 @@ class ModelRates:
 
     def card(self, tier: str, at_unix_ns: int) -> RateCard | None:
         """The card of `tier` in force at that moment, None where there is none."""
-        return next((c for c in self._by_tier.get(tier, ()) if c.in_force(at_unix_ns)), None)
+        for card in self._by_tier.get(tier, ()):
+            if card.in_force(at_unix_ns):
+                return card
+        return None
 
 
 class RateBook:
@@ -113,10 +116,12 @@ class RateBook:
         wanted = served_tier(tier)
         for reference in references:
             models = self.models(provider, reference)
+            for model in models:
+                card = model.card(wanted, at_unix_ns)
+                if card is not None:
+                    return card, ""
             if models:
-                cards = (model.card(wanted, at_unix_ns) for model in models)
-                card = next((card for card in cards if card is not None), None)
-                return card, "" if card else "unknown_tier"
+                return None, "unknown_tier"
         return None, "unknown_model"
 
     def models(self, provider: str, reference: str) -> tuple[ModelRates, ...]:

@@ -130,6 +130,8 @@ class Charge:
 
 def served_tier(name: str) -> str:
     """A provider's own name of a tier as ours; a name we do not know is returned in lower case."""
+    if not name:
+        return STANDARD
     lowered = name.strip().lower()
     return STANDARD if lowered in _STANDARD_NAMES else lowered
 

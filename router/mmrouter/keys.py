@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from mmrouter.policy.ledger import Who
 
 PREFIX = "mmk-"
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualKey:
-    """Who calls, as far as money is concerned. `models` empty means every model."""
+    """Who calls, as far as money is concerned. `models` empty means every model.
+
+    `who` is the key's owner in the words of budgets.
+    """
 
     id: str
     tenant: str
@@ -24,6 +29,11 @@ class VirtualKey:
     application: str
     user: str
     models: frozenset[str] = frozenset()
+    who: Who = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        who = Who(self.tenant, self.team, self.application, self.user, self.id)
+        object.__setattr__(self, "who", who)
 
     def may_use(self, model: str) -> bool:
         """Whether the key may call `model`; entries ending in `*` match by prefix."""

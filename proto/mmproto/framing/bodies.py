@@ -23,6 +23,10 @@ LOST: Final = "gap_in_compressed_body"
 BOMB: Final = "decompression_bomb"
 
 
+def _codings(content_encoding: str) -> list[str]:
+    return [c for part in content_encoding.lower().split(",") if (c := part.strip()) not in ("", "identity")]
+
+
 class BodyDecoder:
     """Undoes the `content-encoding` of one body.
 
@@ -30,9 +34,7 @@ class BodyDecoder:
     """
 
     def __init__(self, content_encoding: str) -> None:
-        codings = [
-            c for part in content_encoding.lower().split(",") if (c := part.strip()) not in ("", "identity")
-        ]
+        codings = _codings(content_encoding) if content_encoding else []
         self.problem = ""
         self._coding = codings[0].removeprefix("x-") if len(codings) == 1 else ""
         self._inflate: zlib._Decompress | None = None

@@ -414,6 +414,9 @@ def prune(document: Any, tree: Tree) -> Any:
         pruned: dict[str, Any] = {}
         for key, wanted in tree.items():
             if key in document:
+                if wanted is VALUE:  # by far the most, and not worth a call each
+                    pruned[key] = document[key]
+                    continue
                 value = _pruned_value(document[key], wanted)
                 if value is not _MISSING:
                     pruned[key] = value

@@ -193,6 +193,8 @@ class Counts:
             value = source.get(name)
             if value is None:
                 continue
+            if type(value) is int and 0 <= value <= limits.MAX_TOKENS:
+                return value
             if isinstance(value, float) and value.is_integer():
                 value = int(value)  # 12.0 is how some JSON writers put 12
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= limits.MAX_TOKENS:

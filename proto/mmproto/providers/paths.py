@@ -76,8 +76,9 @@ class Match:
 
 def match(method: str, host: str, target: str, extra_hosts: Mapping[str, str]) -> Match:
     """Classifies a request. `host` may carry a port; `extra_hosts` is `ReadingRules.hosts`."""
-    configured = _configured(host.lower(), hosts.without_port(host), extra_hosts) if extra_hosts else ""
-    return _match(method, host.lower(), _path(target), configured)
+    host = host.lower()
+    configured = _configured(host, hosts.without_port(host), extra_hosts) if extra_hosts else ""
+    return _match(method, host, _path(target), configured)
 
 
 def provider_of(host: str, extra_hosts: Mapping[str, str]) -> str:
@@ -128,7 +129,7 @@ def _path(target: str) -> str:
         _, _, rest = target.partition("://")
         target = "/" + rest.partition("/")[2]
     path = target.partition("?")[0].partition("#")[0]
-    return _SLASHES.sub("/", path).rstrip("/")
+    return (_SLASHES.sub("/", path) if "//" in path else path).rstrip("/")
 
 
 def _configured(host: str, bare: str, extra_hosts: Mapping[str, str]) -> str:

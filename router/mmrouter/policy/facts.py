@@ -20,7 +20,20 @@ _BY_REFERENCE = re.compile(
     rb'|"(?:url|image_url|file_url)"\s*:\s*"http'
     rb'|"prompt"\s*:\s*\{'
 )
-_AUDIO = re.compile(rb'"(?:input_audio|audio)"')
+# The names in that pattern. Bytes are found many times faster than a pattern is searched, and most requests
+# have none of them.
+_REFERENCE_NAMES = (
+    b'"previous_response_id"',
+    b'"conversation"',
+    b'"file_id"',
+    b'"vector_store_ids"',
+    b'"prompt_id"',
+    b'"container"',
+    b'"url"',
+    b'"image_url"',
+    b'"file_url"',
+    b'"prompt"',
+)
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _MULTIPLIERS = ("n", "best_of")
 _MOST_CHOICES = 128
@@ -48,8 +61,8 @@ def facts_of_large(body_bytes: int) -> Facts:
     return Facts(None, "", None, 1, body_bytes, by_reference=True, audio=False)
 
 
-def read_facts(body: bytes, content_encoding: bytes, limit: int) -> Facts:
-    """The facts of a whole body. Raises Unreadable. `limit` bounds what decompression may give."""
+def read_document(body: bytes, content_encoding: bytes, limit: int) -> tuple[bytes, dict[str, Any]]:
+    """A whole body as text and as document. Raises Unreadable. `limit` bounds what decompression may give."""
     text = _decoded(body, content_encoding, limit)
     try:
         form = orjson.loads(text)
@@ -57,13 +70,19 @@ def read_facts(body: bytes, content_encoding: bytes, limit: int) -> Facts:
         raise Unreadable("the request body is not valid JSON") from None
     if not isinstance(form, dict):
         raise Unreadable("the request body is not a JSON object")
+    return text, form
+
+
+def facts_of(text: bytes, form: dict[str, Any]) -> Facts:
+    """The facts of a whole body as text and as document. Raises Unreadable."""
     model = form.get("model")
     if not isinstance(model, str) or not model:
         raise Unreadable("the request body names no model")
     tier = form.get("service_tier")
     choices = 1
     for name in _MULTIPLIERS:
-        choices = max(choices, min(_count(form.get(name)) or 1, _MOST_CHOICES))
+        if name in form:
+            choices = max(choices, min(_count(form[name]) or 1, _MOST_CHOICES))
     prompts = form.get("prompt")
     if isinstance(prompts, list) and prompts and isinstance(prompts[0], str | list):
         choices *= len(prompts)  # one completion for each prompt
@@ -74,9 +93,16 @@ def read_facts(body: bytes, content_encoding: bytes, limit: int) -> Facts:
         max_output=max(limits) if limits else None,
         choices=choices,
         body_bytes=len(text),
-        by_reference=_BY_REFERENCE.search(text) is not None,
-        audio=_AUDIO.search(text) is not None,
+        by_reference=_is_by_reference(text),
+        audio=b'"input_audio"' in text or b'"audio"' in text,
     )
+
+
+def _is_by_reference(text: bytes) -> bool:
+    for name in _REFERENCE_NAMES:
+        if name in text:
+            return _BY_REFERENCE.search(text) is not None
+    return False
 
 
 def _count(value: Any) -> int | None:

@@ -9,18 +9,21 @@ keep applying, and where nothing was ever known calls pass. Closed: no call pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from mmproto.callform import format_time
+from mmproto.framing.jsonpick import prune
+from mmproto.providers.dialect import REQUEST_TREE
 from mmproto.rating import usd
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.usage_pb2 import Quality
 from mmrouter.dialects import Refusal, Route
 from mmrouter.keys import VirtualKey
-from mmrouter.policy.facts import Facts, Unreadable, facts_of_large, read_facts
-from mmrouter.policy.ledger import Breach, Budget, Ledger, Reservation, Who, Why
+from mmrouter.policy.facts import Facts, Unreadable, facts_of, facts_of_large, read_document
+from mmrouter.policy.ledger import Breach, Budget, Ledger, Reservation, Why
 from mmrouter.policy.prices import Prices
 
 # How soon a call that only waits for others in flight is worth another try.
@@ -63,12 +66,17 @@ class Refused:
     should_retry: bool | None = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
-    """A call that may be sent, with what was set aside for it."""
+    """A call that may be sent, with what was set aside for it.
+
+    `document` is the body pruned to `REQUEST_TREE`, where the decision had to read it. Who reads it next
+    takes it out, so that a long call keeps nothing of its request.
+    """
 
     reservation: Reservation | None
     model: str
+    document: Mapping[str, Any] | None = None
 
 
 class Gate:
@@ -116,7 +124,7 @@ class Gate:
         """A refusal that needs no body."""
         if not route.spends:
             return None
-        if self.lost and self.rules.on_loss is OnLoss.FAIL_CLOSED:
+        if self.rules.on_loss is OnLoss.FAIL_CLOSED and self.lost:
             return Refused(
                 Refusal.BUDGETS_UNKNOWN,
                 "budgets cannot be checked because the ModelMeter pipeline does not answer, and this router "
@@ -124,22 +132,23 @@ class Gate:
                 retry_after_s=5,
                 should_retry=None,
             )
-        breach = self.ledger.exhausted(who_of(key), self._clock_ns())
+        breach = self.ledger.exhausted(key.who, self._clock_ns())
         return None if breach is None else self._refused(breach, "")
 
     def needs_body(self, key: VirtualKey, route: Route) -> bool:
         """Whether the decision depends on what is in the request."""
-        return route.spends and (bool(key.models) or bool(self.ledger.covering(who_of(key))))
+        return route.spends and (bool(key.models) or bool(self.ledger.covering(key.who)))
 
     def admit(
         self, key: VirtualKey, route: Route, provider: str, body: bytes, content_encoding: bytes
     ) -> Admitted | Refused:
         """Decide on a whole request. Check and reserve are one step."""
         try:
-            facts = read_facts(body, content_encoding, self.rules.hold_bytes)
+            text, document = read_document(body, content_encoding, self.rules.hold_bytes)
+            facts = facts_of(text, document)
         except Unreadable as problem:
             return Refused(Refusal.UNREADABLE, str(problem))
-        return self._admit(key, route, provider, facts)
+        return self._admit(key, route, provider, facts, prune(document, REQUEST_TREE))
 
     def admit_large(
         self, key: VirtualKey, route: Route, provider: str, content_length: int | None
@@ -159,7 +168,14 @@ class Gate:
             )
         return self._admit(key, route, provider, facts_of_large(content_length))
 
-    def _admit(self, key: VirtualKey, route: Route, provider: str, facts: Facts) -> Admitted | Refused:
+    def _admit(
+        self,
+        key: VirtualKey,
+        route: Route,
+        provider: str,
+        facts: Facts,
+        document: Mapping[str, Any] | None = None,
+    ) -> Admitted | Refused:
         model = facts.model or ""
         if facts.model is not None and not key.may_use(facts.model):
             return Refused(
@@ -168,10 +184,10 @@ class Gate:
                 "",
                 model,
             )
-        who, now = who_of(key), self._clock_ns()
+        who, now = key.who, self._clock_ns()
         covering = self.ledger.covering(who)
         if not any(a.budget.covers_model(facts.model) for a in covering):
-            return Admitted(None, model)
+            return Admitted(None, model, document)
         if self.prices is None:
             # No rate card was ever seen, so there is no bound: the state of the budgets alone decides.
             bound: int | None = 0
@@ -186,7 +202,9 @@ class Gate:
                     model,
                 )
         verdict = self.ledger.reserve(who, facts.model, bound or 0, now)
-        return self._refused(verdict, model) if isinstance(verdict, Breach) else Admitted(verdict, model)
+        if isinstance(verdict, Breach):
+            return self._refused(verdict, model)
+        return Admitted(verdict, model, document)
 
     # -- after a call
 
@@ -257,11 +275,6 @@ def _dollars(nano_usd: int) -> str:
     """Dollars as people write them: cents always, and as much more as there is."""
     whole, _, cents = usd(nano_usd).partition(".")
     return f"${whole}.{cents:0<2}"
-
-
-def who_of(key: VirtualKey) -> Who:
-    """The key's owner in the words of budgets."""
-    return Who(key.tenant, key.team, key.application, key.user, key.id)
 
 
 def _scope(budget: Budget) -> str:

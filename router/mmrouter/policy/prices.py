@@ -105,8 +105,13 @@ class _Bound:
     def nano_usd(self, inputs: int, outputs: int) -> int:
         # Of the cliffs at or below this input the dearest is taken: the estimate of the input is an upper
         # bound, and the true input may be on the dearer side of a cliff that makes calls cheaper.
-        rate_in = max((rate for above, rate in self.inputs if above <= inputs), default=0)
-        rate_out = max((rate for above, rate in self.outputs if above <= inputs), default=0)
+        rate_in = rate_out = 0
+        for above, rate in self.inputs:
+            if above <= inputs and rate > rate_in:
+                rate_in = rate
+        for above, rate in self.outputs:
+            if above <= inputs and rate > rate_out:
+                rate_out = rate
         return -(-(inputs * rate_in + outputs * rate_out) // 1_000_000) + self.fee
 
 

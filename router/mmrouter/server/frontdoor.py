@@ -43,11 +43,8 @@ class FrontDoor:
         self._upstreams = upstreams
         self._max_connections = max_connections
         self._pages = pages
-        self._clock = clock
+        self.clock = clock
         self._new_id = new_id
-
-    def clock(self) -> float:
-        return self._clock()
 
     def opened(self, connection: ClientConnection) -> bool:
         self.connections.add(connection)
@@ -65,7 +62,7 @@ class FrontDoor:
 
     def sweep(self) -> None:
         """Hold every connection against its deadline: clients' and providers'."""
-        now = self._clock()
+        now = self.clock()
         for connection in [c for c in self.connections if 0.0 < c.deadline < now]:
             connection.expire()
         for upstream in self._upstreams.values():
@@ -83,16 +80,16 @@ class FrontDoor:
             self._desk.counts.answered += 1
             return Ready(connection, request, self._pages.answer(request.method, path))
         anthropic = request.header(b"anthropic-version") is not None
-        dialect = dialect_of(path, anthropic)
         route = route_of(path, anthropic)
         if route is None:
+            dialect = dialect_of(path, anthropic)
             message = (
                 f"the router has no path {_shown(path)}; it serves the OpenAI and Anthropic APIs under /v1/"
             )
             return self._no(connection, request, dialect, Refusal.NO_ROUTE, message)
         if request.method != route.method:
             message = f"{path} takes {route.method}, not {request.method}"
-            return self._no(connection, request, dialect, Refusal.METHOD, message)
+            return self._no(connection, request, route.dialect, Refusal.METHOD, message)
         return self._for_key(connection, request, route)
 
     def _for_key(self, connection: ClientConnection, request: Request, route: Route) -> Handler:

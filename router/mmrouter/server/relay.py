@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmproto.exchange import (
     Dropped,
@@ -49,10 +49,10 @@ class Upstream:
     pool: Pool
     credentials: Headers
     reading: ReadingRules
+    host: bytes = field(init=False)
 
-    @property
-    def host(self) -> bytes:
-        return self.pool.endpoint.authority.encode("ascii")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "host", self.pool.endpoint.authority.encode("ascii"))
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r})"
@@ -217,7 +217,7 @@ class Relay:
                 self._call_id,
                 self._started_ns,
             )
-            self._read_request(held)
+            self._read_held(held)
         self._client.resume_reading()
         if self._client.body_complete:
             self._end_request(link)
@@ -375,6 +375,19 @@ class Relay:
         desk.records.decision(decision, key, self._started_ns)
 
     # -- the reader of usage, which must never hurt the call
+
+    def _read_held(self, pieces: list[bytes]) -> None:
+        """What was held for the decision. Where that has parsed it, it is not parsed again."""
+        admitted = self._admitted
+        if admitted is None or admitted.document is None:
+            self._read_request(pieces)
+            return
+        document, admitted.document = admitted.document, None
+        if self._exchange is not None:
+            try:
+                self._exchange.request_document(document)
+            except Exception as error:
+                self._lose_reader(error)
 
     def _read_request(self, pieces: list[bytes]) -> None:
         if self._exchange is not None and pieces:

@@ -12,6 +12,7 @@ end of the body with what follows it in `excess`, or raises `Malformed`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import httptools
 
@@ -56,11 +57,15 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a client's request, understood in exactly one way. Header names as they were sent."""
+    """The head of a client's request, understood in exactly one way.
+
+    `headers` have their names as they were sent; `fields` the first value of each, by its lower-case name.
+    """
 
     method: str
     target: str
     headers: Headers
+    fields: dict[bytes, bytes]
     http_1_0: bool
     content_length: int | None
     chunked: bool
@@ -69,16 +74,17 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header; `name` in lower case."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        return self.fields.get(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The head of an upstream's response."""
+    """The head of an upstream's response; `headers` and `fields` as those of a request."""
 
     status: int
     reason: bytes
     headers: Headers
+    fields: dict[bytes, bytes]
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -87,11 +93,13 @@ class Response:
 class _Head:
     """Collects what llhttp finds in one head."""
 
-    __slots__ = ("complete", "headers", "target")
+    __slots__ = ("complete", "fields", "headers", "repeated", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.headers: Headers = []
+        self.fields: dict[bytes, bytes] = {}
+        self.repeated: set[bytes] = set()
         self.complete = False
 
     def on_url(self, url: bytes) -> None:
@@ -99,9 +107,20 @@ class _Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name, value))
+        name = name.lower()
+        if name in self.fields:
+            self.repeated.add(name)
+        else:
+            self.fields[name] = value
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of a header; `name` in lower case."""
+        if name in self.repeated:
+            return [value for key, value in self.headers if key.lower() == name]
+        return [self.fields[name]] if name in self.fields else []
 
 
 def parse_request(head: bytes) -> Request:
@@ -112,20 +131,13 @@ def parse_request(head: bytes) -> Request:
     version: str = parser.get_http_version()
     if version not in ("1.0", "1.1"):
         raise Malformed(f"HTTP/{version} is not spoken here, only HTTP/1.1")
-    length, chunked = _framing(found.headers)
+    length, chunked = _framing(found)
     if chunked and version == "1.0":
         raise Malformed("an HTTP/1.0 request cannot be chunked")
-    expects = False
-    hosts = 0
-    for name, value in found.headers:
-        lowered = name.lower()
-        if lowered == b"host":
-            hosts += 1
-        elif lowered == b"expect":
-            if value.lower() != b"100-continue":
-                raise Malformed("the only expectation that can be met is 100-continue")
-            expects = version == "1.1"
-    if hosts != 1 and version == "1.1":
+    expected = found.values(b"expect")
+    if any(value.lower() != b"100-continue" for value in expected):
+        raise Malformed("the only expectation that can be met is 100-continue")
+    if version == "1.1" and (b"host" not in found.fields or b"host" in found.repeated):
         raise Malformed("a request needs exactly one Host header")
     if not found.target.startswith(b"/") or not found.target.isascii():
         raise Malformed("the request target must be a path")
@@ -133,11 +145,12 @@ def parse_request(head: bytes) -> Request:
         method=parser.get_method().decode("ascii"),
         target=found.target.decode("ascii"),
         headers=found.headers,
+        fields=found.fields,
         http_1_0=version == "1.0",
         content_length=length,
         chunked=chunked,
-        keep_alive=_keep_alive(parser, found.headers),
-        expects_continue=expects,
+        keep_alive=_keep_alive(parser, found),
+        expects_continue=bool(expected) and version == "1.1",
     )
 
 
@@ -146,7 +159,7 @@ def parse_response(head: bytes) -> Response:
     found = _Head()
     parser = httptools.HttpResponseParser(found)
     _feed(parser, head, found)
-    length, chunked = _framing(found.headers)
+    length, chunked = _framing(found)
     status: int = parser.get_status_code()
     if 100 <= status < 200 or status in (204, 304):
         length, chunked = 0, False
@@ -155,16 +168,17 @@ def parse_response(head: bytes) -> Response:
         status=status,
         reason=parts[2] if len(parts) == 3 else b"",
         headers=found.headers,
+        fields=found.fields,
         content_length=length,
         chunked=chunked,
-        keep_alive=_keep_alive(parser, found.headers) and (chunked or length is not None),
+        keep_alive=_keep_alive(parser, found) and (chunked or length is not None),
     )
 
 
-def _keep_alive(parser: httptools.HttpRequestParser | httptools.HttpResponseParser, headers: Headers) -> bool:
+def _keep_alive(parser: httptools.HttpRequestParser | httptools.HttpResponseParser, found: _Head) -> bool:
     # llhttp answers False for a message that asks for an upgrade, though its connection lives on.
     if parser.should_upgrade():
-        return not any(b"close" in value.lower() for name, value in headers if name.lower() == b"connection")
+        return not any(b"close" in value.lower() for value in found.values(b"connection"))
     return bool(parser.should_keep_alive())
 
 
@@ -181,10 +195,10 @@ def _feed(parser: object, head: bytes, found: _Head) -> None:
         raise Malformed(f"more than {MAX_HEADERS} headers")
 
 
-def _framing(headers: Headers) -> tuple[int | None, bool]:
+def _framing(found: _Head) -> tuple[int | None, bool]:
     """Content length and whether the body is chunked; anything ambiguous is refused."""
-    lengths = [value for name, value in headers if name.lower() == b"content-length"]
-    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
+    lengths = found.values(b"content-length")
+    codings = found.values(b"transfer-encoding")
     if codings:
         if lengths:
             raise Malformed("Content-Length and Transfer-Encoding in one message")
@@ -206,15 +220,15 @@ def upstream_head(
     `own` are the provider's credentials and the call id. Clients' credentials, hop-by-hop headers and
     headers that only the router may set never get through.
     """
-    dropped = _named_by_connection(request.headers)
+    dropped = _named_by_connection(request)
     lines = [f"{request.method} {target} HTTP/1.1\r\n".encode("ascii"), b"host: ", host, b"\r\n"]
     seen: list[tuple[str, str]] = [("host", host.decode("latin-1"))]
     accepts: list[bytes] = []
     for name, value in request.headers:
         lowered = name.lower()
-        if lowered == b"accept-encoding":
-            accepts.append(value)
         if lowered in _NOT_FORWARDED or lowered in dropped or lowered.startswith(b"x-modelmeter-"):
+            if lowered == b"accept-encoding":
+                accepts.append(value)
             continue
         lines += (name, b": ", value, b"\r\n")
         seen.append((lowered.decode("latin-1"), value.decode("latin-1")))
@@ -230,6 +244,7 @@ def upstream_head(
     return b"".join(lines), seen
 
 
+@lru_cache(maxsize=256)
 def _readable_encodings(accepted: bytes) -> bytes:
     kept = [
         item.strip()
@@ -241,7 +256,7 @@ def _readable_encodings(accepted: bytes) -> bytes:
 
 def client_head(response: Response, *, http_1_0: bool, close: bool) -> bytes:
     """The head to send to the client: the upstream's, with the hop-by-hop headers of this connection."""
-    dropped = _named_by_connection(response.headers)
+    dropped = _named_by_connection(response)
     lines = [b"HTTP/1.1 %d " % response.status, response.reason, b"\r\n"]
     for name, value in response.headers:
         lowered = name.lower()
@@ -258,11 +273,11 @@ def client_head(response: Response, *, http_1_0: bool, close: bool) -> bytes:
     return b"".join(lines)
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+def _named_by_connection(message: Request | Response) -> frozenset[bytes]:
     """Names that a Connection header makes hop-by-hop; those that describe the body stay."""
-    named = [value for name, value in headers if name.lower() == b"connection"]
-    if not named:
+    if b"connection" not in message.fields:
         return frozenset()
+    named = [value for name, value in message.headers if name.lower() == b"connection"]
     names = {item.strip().lower() for item in b",".join(named).split(b",")}
     return frozenset(names - {b"content-length", b"content-type", b"content-encoding"})
 

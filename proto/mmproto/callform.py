@@ -97,10 +97,15 @@ def usage_to_json(usage: Usage) -> dict[str, Any]:
     }
     form: dict[str, Any] = {name: count for name, count in derived.items() if count is not None}
     form["buckets"] = dict(sorted(tokens.items())) | dict(sorted(usage.units.items()))
-    form["quality"] = Quality.Name(usage.quality).removeprefix("QUALITY_")
+    form["quality"] = _name(Quality, usage.quality).removeprefix("QUALITY_") or "UNKNOWN"
     if usage.estimated:
         form["estimated"] = list(usage.estimated)
     return form
+
+
+def _name(kinds: Any, number: int) -> str:
+    """Name of an enum's value; empty for a number that a newer writer knows and this reader does not."""
+    return str(kinds.Name(number)) if number in kinds.values() else ""
 
 
 def _process_to_json(process: Process) -> dict[str, Any]:
@@ -125,6 +130,6 @@ _MADE: Mapping[str, Callable[[Call], Any]] = {
     "usage": lambda call: usage_to_json(call.usage),
     "origin": lambda call: _origin_to_json(call.origin) if call.HasField("origin") else None,
     "observer": lambda call: (
-        Observer.Name(call.observer).removeprefix("OBSERVER_").lower() if call.observer else None
+        _name(Observer, call.observer).removeprefix("OBSERVER_").lower() or None if call.observer else None
     ),
 }

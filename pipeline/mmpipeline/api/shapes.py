@@ -66,7 +66,7 @@ class ThresholdForm(Shape):
 class BudgetRequest(Shape):
     """A budget as it is set."""
 
-    limit_usd: Annotated[str, Field(pattern=r"^\d{1,10}(\.\d{1,9})?$", examples=["250.00"])]
+    limit_usd: Annotated[str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$", examples=["250.00"])]
     period: Literal["day", "week", "month", "quarter", "year"] = "month"
     scope: dict[Literal["team", "application", "user", "model", "key"], str] = Field(default_factory=dict)
     thresholds: list[ThresholdForm] | None = Field(

@@ -34,6 +34,8 @@ DEFAULT_TENANT = "default"
 
 # 64 bits of nano-dollars hold nine billion dollars; a limit stays well below, so that sums never overflow.
 MAX_LIMIT_NANO_USD = 10**18
+# Texts of calls are cut at this length, so that a longer one would never match.
+MAX_SCOPE_TEXT = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -74,26 +76,29 @@ class BudgetService:
         """Create the budget `name` of a tenant, or change it. Raises BudgetError."""
         scope = dict(scope or {})
         _validate(name, tenant, limit_nano_usd, scope, thresholds)
-        before = next((b for b in rows.budgets(self._store) if (b.tenant, b.name) == (tenant, name)), None)
-        now = self._clock()
-        budget = Budget(
-            id=before.id if before else str(uuid.uuid4()),
-            name=name,
-            tenant=tenant,
-            scope=scope,
-            period=period,
-            limit_nano_usd=limit_nano_usd,
-            thresholds=tuple(sorted(thresholds, key=lambda t: (t.percent, t.action))),
-            created_at_unix_ns=before.created_at_unix_ns if before else now,
-        )
         with self._store.write() as connection:
+            # Looked up inside the transaction: nobody else can create or remove the budget meanwhile.
+            before = next(
+                (b for b in rows.budgets(self._store) if (b.tenant, b.name) == (tenant, name)), None
+            )
+            now = self._clock()
+            budget = Budget(
+                id=before.id if before else str(uuid.uuid4()),
+                name=name,
+                tenant=tenant,
+                scope=scope,
+                period=period,
+                limit_nano_usd=limit_nano_usd,
+                thresholds=tuple(sorted(thresholds, key=lambda t: (t.percent, t.action))),
+                created_at_unix_ns=before.created_at_unix_ns if before else now,
+            )
             rows.put(connection, budget)
             if before is None or (before.scope, before.period) != (budget.scope, budget.period):
                 rows.recount(connection, budget)
             start = bounds(period, now)[0]
             rows.withdraw_crossings(connection, budget, start)
             record_crossings(connection, [(budget, start)], now)
-        return self.get(name, tenant)
+        return rows.statuses(self._store, [budget], now)[0]
 
     def delete(self, name: str, tenant: str = DEFAULT_TENANT) -> None:
         """Remove a budget. Raises UnknownBudget."""
@@ -167,6 +172,11 @@ def _validate(
     for key in scope:
         if key not in SCOPE_KEYS:
             raise BudgetError(f"unknown scope '{key}'; known are {', '.join(SCOPE_KEYS)}")
+    for key, value in scope.items():
+        if len(value) > MAX_SCOPE_TEXT:
+            raise BudgetError(f"the {key} of a scope has at most {MAX_SCOPE_TEXT} characters, as calls have")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise BudgetError(f"the {key} of a scope is not valid Unicode text")
     percents = [threshold.percent for threshold in thresholds]
     if any(not 1 <= percent <= 1000 for percent in percents):
         raise BudgetError("thresholds are whole percents from 1 to 1000")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,25 @@ def test_a_free_call_is_counted_at_no_cost(bench: Bench) -> None:
     bench.ingest.ingest(batch([failed]))
     status = bench.budgets.get("x")
     assert (status.calls, status.spent_nano_usd, status.unpriced_calls) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("team", ["\ud800", "x" * 1025])
+def test_a_scope_that_no_call_can_have_is_refused(bench: Bench, team: str) -> None:
+    with pytest.raises(BudgetError, match="the team of a scope"):
+        bench.budgets.set("impossible", limit_nano_usd=1, scope={"team": team})
+    assert bench.budgets.list() == []
+
+
+def test_setting_and_removing_one_budget_from_many_threads_never_fails_for_a_race(bench: Bench) -> None:
+    def set_it(limit: int) -> int:
+        return bench.budgets.set("contended", limit_nano_usd=limit).budget.limit_nano_usd
+
+    def remove_it(_: int) -> None:
+        with suppress(UnknownBudget):
+            bench.budgets.delete("contended")
+
+    with ThreadPoolExecutor(6) as pool:
+        wishes = [pool.submit(remove_it if n % 3 == 0 else set_it, n) for n in range(90)]
+        answers = [wish.result() for wish in wishes]
+    assert answers == [None if n % 3 == 0 else n for n in range(90)]
+    assert len(bench.budgets.list()) <= 1

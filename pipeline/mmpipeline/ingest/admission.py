@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmproto.usage import MAX_TOKENS
@@ -92,9 +93,10 @@ def admit(call: Call, now_unix_ns: int) -> Admitted:
             raise Rejected("negative_count")
         if max(counts) > MAX_TOKENS:
             raise Rejected("absurd_count")
-    if usage.units:
-        _check_units(call)
-    if len(tokens) + len(usage.units) > _MAX_BUCKETS:
+    units = usage.units
+    if units:
+        _check_units(units)
+    if len(tokens) + len(units) > _MAX_BUCKETS:
         raise Rejected("too_many_buckets")
     if not _YEAR_2020_NS <= call.started_at_unix_ns <= now_unix_ns + _HOUR_NS:
         call.started_at_unix_ns = now_unix_ns
@@ -115,8 +117,8 @@ def admit(call: Call, now_unix_ns: int) -> Admitted:
     return Admitted(call, tokens, data, adjusted)
 
 
-def _check_units(call: Call) -> None:
-    for count in call.usage.units.values():
+def _check_units(units: Mapping[str, float]) -> None:
+    for count in units.values():
         if not math.isfinite(count):
             raise Rejected("not_a_number")
         if not 0 <= count <= _MAX_UNITS:

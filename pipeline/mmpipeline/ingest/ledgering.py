@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 
 from mmpipeline.budgets.matching import BudgetMatcher, CallScope
 from mmpipeline.budgets.service import record_crossings
-from mmpipeline.ingest import rowform
 from mmpipeline.ingest.admission import Admitted, Rejected, admit, key_of
 from mmpipeline.ingest.results import IngestResult, Rejection
+from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
 from mmpipeline.store import control_budgets, control_ledger
 from mmpipeline.store.control import ControlStore
 from mmpipeline.store.control_budgets import AlertRow, SpendDelta
 from mmpipeline.store.control_ledger import DecisionRow, LedgerRow
+from mmpipeline.store.warehouse_columns import WarehouseRow, block_of, row_of, row_of_rated
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.ingest_pb2 import IngestBatch
 from mmproto.v1.routing_pb2 import RoutingDecision
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 # How far the numbers of a usage can be trusted, as an order.
 _TRUST: dict[int, int] = {QUALITY_UNKNOWN: 0, QUALITY_ESTIMATED: 1, QUALITY_PARTIAL: 2, QUALITY_EXACT: 3}
 
-_PAYLOAD_ROWS = 5_000
+_BLOCK_ROWS = 5_000
 
 # No call costs a million dollars; a sum of such would overflow long before anyone saw it.
 _ABSURD_NANO_USD = 10**15
@@ -47,6 +48,8 @@ class _Work:
     now: int
     held: dict[bytes, tuple[int, int]]
     rows: list[LedgerRow] = field(default_factory=list)
+    # The same rows as the warehouse gets them.
+    outgoing: list[WarehouseRow] = field(default_factory=list)
     # Calls of this very transaction by id: where their row is in `rows`.
     fresh: dict[bytes, int] = field(default_factory=dict)
     spend: dict[tuple[str, int], list[int]] = field(default_factory=dict)
@@ -147,6 +150,15 @@ class Ledgering:
         if cost is not None and cost > _ABSURD_NANO_USD:
             cost, reason, card = None, "absurd_cost", ""
         observer, quality = call.observer, call.usage.quality
+        out = row_of(
+            call,
+            admitted.data,
+            admitted.tokens,
+            sign=1,
+            cost_nano_usd=cost,
+            unpriced_reason=reason,
+            rate_card=card,
+        )
         row = LedgerRow(
             key,
             1,
@@ -157,10 +169,10 @@ class Ledgering:
             cost,
             reason,
             card,
-            call.tenant,
-            call.team,
-            call.application,
-            call.user,
+            out.tenant_id,
+            out.team,
+            out.application,
+            out.user,
             call.request_model,
             call.response_model,
             call.virtual_key_id,
@@ -169,8 +181,9 @@ class Ledgering:
         work.held[key] = (observer, quality)
         work.fresh[key] = len(work.rows)
         work.rows.append(row)
+        work.outgoing.append(out)
         if cost is None:
-            self._count_unpriced(work, row, call.provider)
+            self._count_unpriced(work, row, out.provider)
         self._account(work, row)
 
     def _take_back(self, connection: sqlite3.Connection, work: _Work, key: bytes) -> LedgerRow:
@@ -181,9 +194,15 @@ class Ledgering:
         else:
             before = work.rows[index] = work.rows[index]._replace(live=0)
         back = before._replace(live=0, sign=-1)
+        out = row_of_rated(
+            RatedCall(
+                Call.FromString(back.call), -1, back.cost_nano_usd, back.unpriced_reason, back.rate_card
+            )
+        )
         work.rows.append(back)
+        work.outgoing.append(out)
         if back.cost_nano_usd is None:
-            self._count_unpriced(work, back, Call.FromString(back.call).provider)
+            self._count_unpriced(work, back, out.provider)
         self._account(work, back)
         return before
 
@@ -210,12 +229,9 @@ class Ledgering:
         if work.rows:
             control_ledger.append(connection, work.rows)
             control_ledger.add_to_totals(connection, work.rows)
-            for start in range(0, len(work.rows), _PAYLOAD_ROWS):
-                chunk = work.rows[start : start + _PAYLOAD_ROWS]
-                payload = rowform.encode(
-                    [(r.sign, r.cost_nano_usd, r.unpriced_reason, r.rate_card, r.call) for r in chunk]
-                )
-                control_ledger.queue(connection, len(chunk), payload, work.now)
+            for start in range(0, len(work.outgoing), _BLOCK_ROWS):
+                chunk = work.outgoing[start : start + _BLOCK_ROWS]
+                control_ledger.queue(connection, len(chunk), block_of(chunk), work.now)
         if work.spend:
             control_budgets.add_spend(connection, [SpendDelta(*key, *s) for key, s in work.spend.items()])
             touched = [(self._matcher.budgets[budget_id], start) for budget_id, start in work.spend]

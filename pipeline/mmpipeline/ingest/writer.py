@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mmpipeline.ingest import rowform
-from mmpipeline.rating.rated import RatedCall
 from mmpipeline.store import control_ledger
 from mmpipeline.store.control import ControlStore, StoreBusy
 
@@ -32,7 +30,7 @@ RETRY_S = 2.0
 class RowSink(Protocol):
     """Where rows go: the warehouse. Inserting a token again changes nothing."""
 
-    def insert(self, rows: Sequence[RatedCall], token: str) -> None: ...
+    def insert_blocks(self, blocks: Sequence[bytes], token: str) -> None: ...
 
 
 class WarehouseWriter:
@@ -73,8 +71,7 @@ class WarehouseWriter:
         sink = self._open_sink()
         rows = 0
         while (batch := control_ledger.seal(self._store, self._max_rows)) is not None:
-            decoded = [row for payload in batch.payloads for row in rowform.decode(payload)]
-            sink.insert(decoded, f"{self._store.store_id}-{batch.number}")
+            sink.insert_blocks(batch.payloads, f"{self._store.store_id}-{batch.number}")
             control_ledger.delivered(self._store, batch)
             rows += batch.rows
         return rows
@@ -88,7 +85,7 @@ class WarehouseWriter:
             try:
                 self.drain()
                 self.last_error = ""
-            except (StoreBusy, sqlite3.Error, rowform.PayloadError) as error:
+            except (StoreBusy, sqlite3.Error) as error:
                 self._failed(error)
             except Exception as error:  # the warehouse's own errors: none may end the delivery
                 self._failed(error)

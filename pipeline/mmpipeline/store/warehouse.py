@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.store import warehouse_sql as sql
 from mmpipeline.store.schema import MIGRATIONS, OTHER_TOKENS, TENANT_TABLES, TOKEN_COLUMNS, VERSIONS_TABLE
-from mmpipeline.store.warehouse_columns import COLUMN_TYPES, columns_of
+from mmpipeline.store.warehouse_columns import block_of, row_of_rated
 from mmpipeline.store.warehouse_engine import Engine, quoted
 from mmpipeline.store.warehouse_errors import WarehouseTooNew
 from mmpipeline.store.warehouse_shapes import (
@@ -81,7 +81,11 @@ class Warehouse:
         Best given 5 to 10 thousand rows at a time. Raises WarehouseFailed; then repeat with the token.
         """
         if rows:
-            self._engine.insert("calls", columns_of(rows), COLUMN_TYPES, token)
+            self.insert_blocks([block_of([row_of_rated(row) for row in rows])], token)
+
+    def insert_blocks(self, blocks: Sequence[bytes], token: str) -> None:
+        """Append rows that are blocks already (see warehouse_columns), as `insert` does."""
+        self._engine.insert("calls", b"".join(blocks), token)
 
     def spend(
         self,

@@ -25,7 +25,6 @@ from threading import Lock
 from typing import Any, Final
 
 import clickhouse_connect
-from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from mmpipeline.store.schema import TENANT_TABLES
@@ -106,20 +105,11 @@ class Engine:
         with self._write_lock, _failures(statement):
             self._writer.command(statement)
 
-    def insert(
-        self, table: str, columns: Sequence[Sequence[Any]], types: Mapping[str, str], token: str = ""
-    ) -> None:
-        """Append column-oriented data as one block; a repeated non-empty `token` changes nothing."""
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token} if token else _INSERT_SETTINGS
+    def insert(self, table: str, block: bytes, token: str) -> None:
+        """Append rows in Native format; one of the same token again changes nothing."""
+        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         with self._write_lock, _failures(f"INSERT INTO {table}"):
-            self._writer.insert(
-                table,
-                columns,
-                column_names=list(types),
-                column_types=[get_from_name(name) for name in types.values()],
-                column_oriented=True,
-                settings=settings,
-            )
+            self._writer.raw_insert(table, insert_block=block, settings=settings, fmt="Native")
 
     def read(self, tenant: str, sql: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         """Rows of a query that sees `tenant`'s rows only. `{tenant:String}` is bound for it."""

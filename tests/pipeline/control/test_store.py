@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mmpipeline.ingest import rowform
 from mmpipeline.ingest.authority import TokenError, ingest_token, is_authorised
 from mmpipeline.store.control import ControlStore, ControlStoreError
 from mmpipeline.store.control_migrations import Migration, MigrationError, migrate, migrations
-from tests.pipeline.calls import make_call
 
 
 def test_a_new_store_has_every_step_and_keeps_its_id(tmp_path: Path) -> None:
@@ -109,32 +107,6 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
         connection.execute("INSERT INTO counters VALUES ('y', 1)")
     assert store.read("SELECT name FROM counters") == [("y",)]
     store.close()
-
-
-def test_rows_survive_the_outbox() -> None:
-    calls = [make_call(f"00000000-0000-5000-8000-{n:012d}", team="t" * n) for n in range(300)]
-    rows: list[rowform.Row] = [
-        (
-            1 if n % 3 else -1,
-            None if n % 5 == 0 else n * 10**12,
-            "why" * (n % 5 == 0),
-            f"card{n}",
-            c.SerializeToString(),
-        )
-        for n, c in enumerate(calls)
-    ]
-    decoded = rowform.decode(rowform.encode(rows))
-    assert [
-        (r.sign, r.cost_nano_usd, r.unpriced_reason, r.rate_card, r.call.SerializeToString()) for r in decoded
-    ] == rows
-
-
-@pytest.mark.parametrize(
-    "payload", [b"", b"\x02rest", b"\x01", b"\x01\x05\x00\x00\x00[1,2", b"\x01\x02\x00\x00\x00[]x"]
-)
-def test_a_damaged_payload_is_named(payload: bytes) -> None:
-    with pytest.raises(rowform.PayloadError):
-        rowform.decode(payload)
 
 
 def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:

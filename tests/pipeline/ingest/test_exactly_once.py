@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from mmproto.v1.call_pb2 import OBSERVER_ROUTER, OBSERVER_SDK, OBSERVER_SENSOR, 
 from mmproto.v1.ingest_pb2 import IngestBatch
 from mmproto.v1.routing_pb2 import RoutingDecision
 from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_EXACT, QUALITY_PARTIAL, QUALITY_UNKNOWN, Quality
+from tests.pipeline.blocks import rows_in
 from tests.pipeline.calls import COST, NOW, batch, call_id, make_call
 
 RATING = RatingService.open()
@@ -41,9 +42,8 @@ class MemorySink:
 
     batches: dict[str, list[RatedCall]] = field(default_factory=dict)
 
-    def insert(self, rows: object, token: str) -> None:
-        assert isinstance(rows, list)
-        self.batches.setdefault(token, rows)
+    def insert_blocks(self, blocks: Sequence[bytes], token: str) -> None:
+        self.batches.setdefault(token, rows_in(blocks))
 
     def rows(self) -> list[RatedCall]:
         return [row for rows in self.batches.values() for row in rows]

@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.command = [sys.executable, "-m", "mmpipeline.cli", "serve", "--state-dir", str(state)]
+        self.command = [sys.executable, "-m", "mmpipeline.cli"]
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
 
@@ -48,7 +48,10 @@ class Server:
         log = self.state / "server.log"
         with log.open("a", encoding="utf-8") as errors:
             process = subprocess.Popen(
-                [*self.command, "--port", "0"], stdout=subprocess.PIPE, stderr=errors, text=True
+                [*self.command, "serve", "--state-dir", str(self.state), "--port", "0"],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
             )
         self.process = process
         assert process.stdout is not None
@@ -103,7 +106,8 @@ def test_kill_at_any_moment(tmp_path: Path, seed: int) -> None:
     server = Server(tmp_path)
     for team in ("a", "b"):
         setting = ["budgets", "set", team, "--team", team, "--amount", "1000", "--period", "day"]
-        subprocess.run([*server.command, *setting], check=True, stdout=subprocess.DEVNULL)
+        folder = ["--state-dir", str(tmp_path)]
+        subprocess.run([*server.command, *setting, *folder], check=True, stdout=subprocess.DEVNULL)
     at = time.time_ns()
     batches, teams = _batches(rng, at)
     server.start()

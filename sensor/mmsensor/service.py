@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from mmproto.exchange import ReadingRules
 from mmproto.exits import Exit
 from mmsensor.attribution.keyhash import HASH_KEY_FILE, KeyHash
 from mmsensor.attribution.rules import Attribution
-from mmsensor.capture.errors import CaptureUnavailable
+from mmsensor.capture.errors import CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.options import CaptureOptions
 from mmsensor.capture.session import Capture
 from mmsensor.config import SensorSettings, split_address
@@ -135,7 +134,7 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
     try:
         capture.start()
     except CaptureUnavailable as error:
-        code = Exit.PERMISSION if os.geteuid() != 0 else Exit.UNHEALTHY
+        code = Exit.PERMISSION if isinstance(error, CaptureForbidden) else Exit.UNHEALTHY
         raise CannotStart(f"{error.reason}: {error.hint}", code) from error
     return capture
 

@@ -1,7 +1,8 @@
 """What can go wrong between us and the kernel.
 
     CaptureError
-    ├── CaptureUnavailable    capture cannot work here at all: no root, no BTF, objects not built
+    ├── CaptureUnavailable    capture cannot work here at all: no BTF, objects not built
+    │   └── CaptureForbidden  it could, with more rights
     └── AttachFailed          one target could not be attached; the others go on
 
 Each carries a `reason` (what happened) and a `hint` (what to do about it), both one line.
@@ -21,6 +22,10 @@ class CaptureError(Exception):
 
 class CaptureUnavailable(CaptureError):
     """Nothing can be captured on this machine as things are."""
+
+
+class CaptureForbidden(CaptureUnavailable):
+    """This process has not the rights for it, whoever it runs as."""
 
 
 class AttachFailed(CaptureError):

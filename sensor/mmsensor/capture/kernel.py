@@ -17,7 +17,7 @@ from typing import NamedTuple
 from mmsensor.capture import abi, syscalls
 from mmsensor.capture.abi import Counter, State
 from mmsensor.capture.btf import KERNEL_BTF
-from mmsensor.capture.errors import AttachFailed, CaptureUnavailable
+from mmsensor.capture.errors import AttachFailed, CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.hooks import HOOKS
 from mmsensor.capture.libbpf import BpfObject, Ring
 from mmsensor.capture.options import CaptureOptions, LinkKind
@@ -42,7 +42,7 @@ def _require(purpose: str, **capabilities: int) -> None:
     held = int(status.partition("CapEff:")[2].split()[0], 16)
     missing = [name for name, number in capabilities.items() if not held >> number & 1]
     if missing:
-        raise CaptureUnavailable(
+        raise CaptureForbidden(
             f"no permission {purpose} ({', '.join(missing)})",
             "run it with sudo or as the systemd unit; docs/install.md says what the unit needs",
         )
@@ -260,7 +260,7 @@ def detach(links: Sequence[int]) -> None:
 def _unavailable(error: OSError) -> CaptureUnavailable:
     name = errno.errorcode.get(error.errno or 0, "?")
     if error.errno == errno.EPERM:
-        return CaptureUnavailable(
+        return CaptureForbidden(
             f"the kernel refuses BPF ({name})",
             "run as root with CAP_BPF and CAP_PERFMON, outside of kernel lockdown",
         )

@@ -251,6 +251,20 @@ def test_run_without_root_is_one_line(tmp_path: Path) -> None:
     assert line.startswith("mmsensor: ")
 
 
+def test_run_as_root_without_capabilities_is_a_permission_that_is_missing(tmp_path: Path) -> None:
+    """As in a container: the user is root, its rights are not."""
+    confined = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    order = json.dumps({"config": None, "flags": {"state_dir": str(tmp_path)}, "only_pids": []})
+    done = subprocess.run(
+        [*confined, sys.executable, "-m", "mmsensor.launch", order],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Exit.PERMISSION, done.stderr
+    assert "no permission to load probes" in done.stderr
+
+
 def test_run_with_a_state_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = subprocess.run(

@@ -316,7 +316,7 @@ class Exchange:
         headers = self._headers
         organization = headers.get("openai-organization", "")
         project = headers.get("openai-project", "")
-        session = facts.session or next((v for name in _SESSION_HEADERS if (v := headers.get(name))), "")
+        session = facts.session or _first_of(headers, _SESSION_HEADERS)
         key = _api_key(headers)
         hashed = self._rules.hash_key(key) if key else ""
         if organization or project or session or hashed or facts.end_user:
@@ -355,6 +355,13 @@ def _has_output(measured: Measured) -> bool:
 def _first_values(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Headers by name; of a repeated one the first."""
     return dict(reversed(headers))
+
+
+def _first_of(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
+    for name in names:
+        if value := headers.get(name):
+            return value
+    return ""
 
 
 def _api_key(headers: Mapping[str, str]) -> str:

@@ -410,7 +410,10 @@ class Relay:
     def _read_head(self, response: Response) -> None:
         if self._exchange is not None:
             headers = tuple(
-                (name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
+                [
+                    (name.lower().decode("latin-1"), value.decode("latin-1"))
+                    for name, value in response.headers
+                ]
             )
             try:
                 self._exchange.response_head(ResponseHead(response.status, headers), self._desk.clock_ns())

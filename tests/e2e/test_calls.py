@@ -11,7 +11,7 @@ import pytest
 from tests.e2e import clients
 from tests.e2e.provider.journal import Served
 from tests.e2e.provider.process import ProviderProcess
-from tests.e2e.stack import Stack, wait_for
+from tests.e2e.stack import NotReady, Stack, wait_for
 
 pytestmark = pytest.mark.capture
 
@@ -99,12 +99,24 @@ def assert_recorded_exactly(stack: Stack, provider: ProviderProcess) -> list[dic
         calls = [call for call in stack.calls() if call.get("team") == "e2e"]
         return calls if len(calls) >= len(served) else None
 
-    calls: list[dict[str, Any]] = wait_for(f"{len(served)} calls recorded", recorded, within_s=30)
+    try:
+        calls: list[dict[str, Any]] = wait_for(f"{len(served)} calls recorded", recorded)
+    except NotReady as late:
+        raise NotReady(f"{late}\n{_account(stack, served)}") from late
     assert len(calls) == len(served)
     by_request = {call["id"]: call for call in calls}
     assert len(by_request) == len(served), "two calls share an id"
     assert sorted(map(_facts_recorded, calls)) == sorted(map(_facts_served, served))
     return calls
+
+
+def _account(stack: Stack, served: list[Served]) -> str:
+    """What is missing, and what the sensor says became of it."""
+    known = {call.get("response_id") for call in stack.calls()}
+    missing = [f"{s.path} {s.user_agent}" for s in served if s.response_id not in known and s.response_id]
+    status = stack.sensor_status()
+    account = {name: status[name] for name in ("events", "connections", "kernel", "in_flight", "sink")}
+    return f"missing: {missing}\n{json.dumps(account, indent=1)}"
 
 
 def _facts_recorded(call: dict[str, Any]) -> tuple[str, ...]:

@@ -49,6 +49,10 @@ STREAM_INCOMPLETE: Final = "stream_incomplete"
 RESPONSE_PENDING: Final = "response_pending"
 NO_RESPONSE_BODY: Final = "response_body_missing"
 
+# Ends at which the observer knows that no provider worked: it never had a connection, or one that was closed
+# before the first byte of an answer.
+NOT_SERVED: Final = frozenset({"upstream_unreachable", "upstream_closed"})
+
 
 class Exchange:
     """Reads one exchange. All times are unix nanoseconds.
@@ -72,6 +76,7 @@ class Exchange:
         self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
         self._request: Payload | None = None
         self._request_read = False
+        self._request_ended = False
         self._response_head: ResponseHead | None = None
         self._response: Payload | None = None
         self._damaged = False
@@ -128,6 +133,7 @@ class Exchange:
 
     def request_end(self, at_ns: int) -> None:
         """The request is complete."""
+        self._request_ended = True
         self._read_request(complete=True)
 
     def response_head(self, head: ResponseHead, at_ns: int) -> None:
@@ -282,8 +288,7 @@ class Exchange:
         call.host = self.host
         call.streaming = streamed or (facts.stream_requested and not succeeded)
         call.error_type = error
-        # An error that comes with final counts (a limit reached after the last token) has been served.
-        call.billable = succeeded and (facts.error_type is None or _has_output(measured))
+        call.billable = self._may_cost(facts, measured, status, cut_off)
         call.started_at_unix_ns = self._started_ns
         call.duration_s = max(0, at_ns - self._started_ns) / _NS
         call.service_tier = facts.response_tier or facts.request_tier
@@ -300,6 +305,17 @@ class Exchange:
         self._put_usage(call, measured)
         self._put_origin(call, facts)
         return Recognised(call, self._kept_headers(), tuple(facts.anomalies))
+
+    def _may_cost(self, facts: Facts, measured: Measured, status: int | None, cut_off: str) -> bool:
+        """Whether the exchange may cost money.
+
+        Unknown is not free: a request that went out whole may have been served though its answer was not
+        seen, and then its price is unknown and not zero.
+        """
+        if status is None:
+            return self._request_ended and cut_off not in NOT_SERVED
+        # An error that comes with final counts (a limit reached after the last token) has been served.
+        return 200 <= status < 300 and (facts.error_type is None or _has_output(measured))
 
     def _put_usage(self, call: Call, measured: Measured) -> None:
         usage = call.usage

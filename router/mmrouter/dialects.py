@@ -8,6 +8,7 @@ a budget refused again and again.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,6 +43,10 @@ _ROUTES = {
 _MODELS = {dialect: Route(dialect, "GET", False) for dialect in Dialect}
 
 
+# One model by its id. Nothing that an upstream could read as another path: no dots alone, no escaped slash.
+_ONE_MODEL = re.compile(r"/v1/models/[A-Za-z0-9_:@-][A-Za-z0-9._:@-]*")
+
+
 def dialect_of(path: str, anthropic_client: bool) -> Dialect:
     """The dialect to answer in, also for paths that are nobody's."""
     known = _ROUTES.get(path)
@@ -53,7 +58,7 @@ def dialect_of(path: str, anthropic_client: bool) -> Dialect:
 def route_of(path: str, anthropic_client: bool) -> Route | None:
     """The route of `path`, None where the router has none. Both providers list models at the same path:
     there the `anthropic-version` header, which its clients always send, decides."""
-    if path == "/v1/models" or (path.startswith("/v1/models/") and path.count("/") == 3):
+    if path == "/v1/models" or _ONE_MODEL.fullmatch(path):
         return _MODELS[Dialect.ANTHROPIC if anthropic_client else Dialect.OPENAI]
     return _ROUTES.get(path)
 

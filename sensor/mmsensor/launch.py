@@ -25,7 +25,13 @@ def launch(config: Path | None, flags: Mapping[str, str], only_pids: Sequence[in
     order = {"config": str(config) if config else None, "flags": flags, "only_pids": only_pids}
     sys.stdout.flush()
     # -P: the folder that the daemon happens to be started in is not a place to import from.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "mmsensor.launch", json.dumps(order)])  # noqa: S606 - that is the point
+    command = [sys.executable, "-P", "-m", "mmsensor.launch", json.dumps(order)]
+    try:
+        os.execv(sys.executable, command)  # noqa: S606 - that is the point
+    except OSError as error:
+        text = f"mmsensor: {sys.executable} cannot be started by this user: {error.strerror}; run as root"
+        print(text, file=sys.stderr)
+        sys.exit(Exit.PERMISSION if isinstance(error, PermissionError) else Exit.UNHEALTHY)
 
 
 def main(order: str) -> int:

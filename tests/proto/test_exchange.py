@@ -188,10 +188,18 @@ def test_no_end(seen: bool) -> None:
     if seen:
         answer(exchange, b'{"id": "' + wire.CHAT_ID.encode() + b'", "model": "gpt-test-2026", "cho')
     call = recognised(exchange.abort("upstream_failed", T0 + MS)).call
-    assert (call.error_type, call.billable) == ("upstream_failed", seen)
+    assert (call.error_type, call.billable) == ("upstream_failed", True)
     assert call.HasField("http_status") is seen
     assert call.response_model == ("gpt-test-2026" if seen else "")
     assert (dict(call.usage.tokens), call.usage.quality) == ({}, Quality.QUALITY_UNKNOWN)
+
+
+def test_what_certainly_was_not_served_is_not_charged() -> None:
+    assert not recognised(begin().abort("upstream_unreachable", T0)).call.billable
+    head = RequestHead("POST", "/v1/chat/completions", (("host", "api.openai.com"),))
+    half = Exchange(head, wire.RULES, "fallback-1", T0)
+    half.request_body(wire.dump(wire.chat_request())[:9], T0)
+    assert not recognised(half.abort("client_disconnected", T0)).call.billable
 
 
 def test_a_client_that_closes_after_the_last_event_has_its_answer() -> None:

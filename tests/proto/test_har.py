@@ -210,7 +210,7 @@ def test_aborted_before_an_answer(response: dict[str, Any]) -> None:
     assert "http_status" not in call
     assert (call["error_type"], call["billable"], call["usage"]) == (
         "connection_closed",
-        False,
+        True,
         {"buckets": {}, "quality": "UNKNOWN"},
     )
 

@@ -86,7 +86,7 @@ _CHUNKED_STATES: Final = (_CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _TRAILERS, _CHUN
 _H2_PREFACE: Final = b"PRI * HTTP/2.0"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _REQUEST_LINE: Final = re.compile(rb"([A-Za-z][A-Za-z-]{0,23}) ([^ \r\n]+) HTTP/1\.[01][ \t]*\r?\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\n]*)?\r?\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?: [^\n]*)?\r?\n")
 # What the first bytes of a start line may look like before the line is complete.
 _REQUEST_START: Final = re.compile(rb"[A-Za-z][A-Za-z-]{0,23}(?: |\Z)|\Z")
 _STATUS_START: Final = b"HTTP/1."
@@ -94,7 +94,7 @@ _STATUS_START: Final = b"HTTP/1."
 _LOST_REQUEST: Final = re.compile(
     rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS|CONNECT) [!-~]{1,7168} HTTP/1\.[01]\r\n"
 )
-_LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[^\r\n]{0,128}\r\n[A-Za-z0-9-]+:")
+_LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[^\r\n]{0,128}\r\n[A-Za-z0-9-]+:")
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _HEADER_LINE: Final = re.compile(r"^([^\s:]+)[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE)
 _CHUNK_LINE: Final = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")

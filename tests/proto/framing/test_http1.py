@@ -110,7 +110,7 @@ CASES = [
     Case("words", b"hello world, this is text\r\n", [Malformed("not_http")]),
     Case("http/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [Malformed("http2_not_supported")]),
     Case("not an answer", b"SSH-2.0-x\r\n", [Malformed("not_http")], "GET"),
-    Case("status out of range", b"HTTP/1.1 999 X\r\n\r\n", [Malformed("not_http")], "GET"),
+    Case("status out of range", b"HTTP/1.1 099 X\r\n\r\n", [Malformed("not_http")], "GET"),
     Case(
         "lengths differ",
         b"POST /a HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",

@@ -206,7 +206,7 @@ def measure(services: Services, runs: int) -> None:
 def main() -> None:
     """Fill where needed, then measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--calls", type=int, default=1_500_000)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()

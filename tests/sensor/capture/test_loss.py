@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmproto.reader import Direction
 from mmsensor.capture.options import CaptureOptions
-from tests.sensor.capture.recorder import recording, started
+from tests.sensor.capture.recorder import Recorder, Workload, recording, started
 from tests.sensor.capture.test_completeness import Certificate, libssl_workload
 from tests.sensor.capture.workloads.control import pattern
 
 pytestmark = pytest.mark.capture
+
+
+def run_to_the_end(workload: Workload, recorder: Recorder) -> dict[int, Any]:
+    """What the workload moved on each connection, by SSL object, once all of it has been seen.
+
+    Nothing is polled while it runs: the ring fills.
+    """
+    workload.line()
+    workload.go()
+    workload.line()
+    workload.go()
+    ends = {end["ssl"]: end for end in workload.result()["ends"]}
+    recorder.settle()
+    recorder.until(lambda: all(seen.closed for seen in recorder.seen.values()), "closed")
+    return ends
 
 
 @pytest.mark.parametrize("ring", [4096, 65536, 1 << 20])
@@ -24,14 +40,7 @@ def test_captured_and_lost_is_sent(
         started(libssl_workload(libssl, certificate, "sizes", sizes=sizes)) as workload,
         recording([workload.pid], CaptureOptions(ring_bytes=ring)) as recorder,
     ):
-        workload.line()
-        workload.go()
-        workload.line()
-        workload.go()
-        # Not polled meanwhile: the ring fills.
-        ends = {end["ssl"]: end for end in workload.result()["ends"]}
-        recorder.settle()
-        recorder.until(lambda: all(seen.closed for seen in recorder.seen.values()), "closed")
+        ends = run_to_the_end(workload, recorder)
         statistics = recorder.capture.statistics()
         sent = sum(end["write"][0] + end["read"][0] for end in ends.values())
         assert sum(statistics.lost_bytes.values()) == statistics.lost_bytes["ring_full"]
@@ -87,13 +96,7 @@ def test_a_bulk_transfer_without_a_verdict_has_its_share_and_no_more(
         started(libssl_workload(libssl, certificate, "sizes", sizes=[call] * 101)) as workload,
         recording([workload.pid], CaptureOptions(undecided_bytes=share)) as recorder,
     ):
-        workload.line()
-        workload.go()
-        workload.line()
-        workload.go()
-        ends = {end["ssl"]: end for end in workload.result()["ends"]}
-        recorder.settle()
-        recorder.until(lambda: all(seen.closed for seen in recorder.seen.values()), "closed")
+        ends = run_to_the_end(workload, recorder)
         statistics = recorder.capture.statistics()
         sent = sum(end["write"][0] + end["read"][0] for end in ends.values())
         assert statistics.lost_bytes["undecided"] > 0

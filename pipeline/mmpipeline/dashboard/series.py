@@ -27,11 +27,15 @@ _MONTHLY_DAYS: Final = 190
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One group over time: nano-dollars by point. `colour` is a number of the style sheet's palette."""
+    """One group over time: nano-dollars by point. `colour` is a number of the style sheet's palette.
+
+    Where no call of the group has a price, what it cost is unknown and not zero: `priced` is False.
+    """
 
     name: str
     amounts: tuple[int, ...]
     colour: int
+    priced: bool
 
     @property
     def total(self) -> int:
@@ -69,12 +73,17 @@ class Series:
 
     def legend(self) -> list[tuple[Line, str]]:
         """Each line with its sum."""
-        return [(line, money(line.total)) for line in self.lines]
+        return [(line, money(line.total if line.priced else None)) for line in self.lines]
 
     def table(self) -> list[tuple[str, list[str], str]]:
         """Rows of (label, cell by line, total) with the latest point first; all cells line up."""
         columns = self._columns()
-        flat = money_column(amount for column in columns for amount in (*column, sum(column)))
+        known = [line.priced for line in self.lines]
+        flat = money_column(
+            amount
+            for column in columns
+            for amount in (*(a if k else None for a, k in zip(column, known, strict=True)), sum(column))
+        )
         width = len(self.lines) + 1
         rows = [
             (label, flat[at * width : (at + 1) * width - 1], flat[(at + 1) * width - 1])
@@ -99,6 +108,7 @@ def over_time(rows: list[CostRow], view: View, unnamed: str) -> Series:
     points = _points(view, grain)
     place = {point: at for at, point in enumerate(points)}
     totals: dict[str, int] = {}
+    priced = {row.group[1] for row in rows if row.cost_nano_usd is not None}
     for row in rows:
         totals[row.group[1]] = totals.get(row.group[1], 0) + row.priced_nano_usd
     ranked = sorted(totals, key=lambda name: (-totals[name], name))
@@ -112,10 +122,12 @@ def over_time(rows: list[CostRow], view: View, unnamed: str) -> Series:
     # What belongs to nobody in particular is grey, so that the named groups have the colours.
     colours = iter(range(1, MOST_GROUPS + 2))
     lines = [
-        Line(name or unnamed, tuple(amounts[name]), next(colours) if name else _UNNAMED) for name in shown
+        Line(name or unnamed, tuple(amounts[name]), next(colours) if name else _UNNAMED, name in priced)
+        for name in shown
     ]
     if len(ranked) > len(shown):
-        lines.append(Line(f"{OTHERS} ({len(ranked) - len(shown)})", tuple(others), _OTHERS))
+        known = not priced.isdisjoint(ranked[len(shown) :])
+        lines.append(Line(f"{OTHERS} ({len(ranked) - len(shown)})", tuple(others), _OTHERS, known))
     return Series(grain, points, tuple(_label(point, grain) for point in points), tuple(lines))
 
 

@@ -78,3 +78,14 @@ def test_days_without_calls_are_shown_and_small_groups_gathered() -> None:
     table = series.table()
     assert table[0][0] == "23 Nov"
     assert all(len(cells) == len(series.lines) for _, cells, _ in table)
+
+
+def test_a_group_without_a_price_is_unpriced_in_legend_and_table_and_not_zero() -> None:
+    view = read({"range": "7d"}, NOW_NS)
+    rows = [CostRow(("2026-11-20", "known"), 2, 1, 10**9), CostRow(("2026-11-20", "unknown"), 3, 3, 0)]
+    series = over_time(rows, view, "(none)")
+    assert [(line.name, amount) for line, amount in series.legend()] == [
+        ("known", "$1.00"),
+        ("unknown", "unpriced"),
+    ]
+    assert all(cells[1] == "unpriced" for _, cells, _ in series.table())

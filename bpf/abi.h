@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 OR BSD-2-Clause */
 /*
  * The one contract between the probes and userspace: what a record in the ring looks like, what the
- * maps hold, which counter is which. sensor/mmsensor/capture/abi.py mirrors it, and a test holds every
+ * maps hold, which counter is which. sensor/mmsensor/capture/kernel/abi.py mirrors it, and a test holds every
  * size, offset and constant of both against the BTF of the built object.
  *
  * All fields are naturally aligned and the structs have no implicit padding, so that the layout is the

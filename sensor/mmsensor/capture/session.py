@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from mmsensor.capture import abi, proc
-from mmsensor.capture.abi import Counter
-from mmsensor.capture.discovery import Discovery
+from mmsensor.capture.discovery import proc
+from mmsensor.capture.discovery.targets import Targets
+from mmsensor.capture.discovery.watch import Discovery
 from mmsensor.capture.errors import CaptureUnavailable
-from mmsensor.capture.kernel import Kernel
+from mmsensor.capture.kernel import abi
+from mmsensor.capture.kernel.abi import Counter
+from mmsensor.capture.kernel.probes import Kernel
 from mmsensor.capture.options import CaptureOptions, CaptureStatistics, TargetStatus
-from mmsensor.capture.targets import Targets
 from mmsensor.streams.events import Closed, ConnectionKey, StreamEvent
 from mmsensor.streams.table import StreamTable
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from mmproto.reader import Direction
-from mmsensor.capture.abi import Flag, Kind, Record
+from mmsensor.capture.kernel.abi import Flag, Kind, Record
 from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Sni, StreamEvent
 
 #: (bytes read, bytes written) of a connection at its end, None where the kernel has already let it go.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmsensor.capture import abi
 from mmsensor.capture.hooks import HOOKS
+from mmsensor.capture.kernel import abi
 
 ROOT = Path(__file__).parents[3]
 HEADER = ROOT / "bpf" / "abi.h"

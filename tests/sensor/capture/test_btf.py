@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmsensor.capture import btf
-from mmsensor.capture.libbpf import BpfObject
+from mmsensor.capture.kernel import btf
+from mmsensor.capture.kernel.libbpf import BpfObject
 
 pytestmark = pytest.mark.capture
 

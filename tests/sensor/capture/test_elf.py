@@ -14,8 +14,8 @@ from elftools.elf.sections import SymbolTableSection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmsensor.capture import elf
 from mmsensor.capture.hooks import SYMBOLS
+from mmsensor.capture.ladder import elf
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmproto.reader import Direction
-from mmsensor.capture import syscalls
+from mmsensor.capture.kernel import syscalls
 from mmsensor.capture.options import CaptureOptions, LinkKind
 from mmsensor.capture.session import Capture
 from tests.sensor.capture.recorder import Seen, python, recording, started

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmproto.reader import Direction
-from mmsensor.capture.abi import Flag, Kind, Record
+from mmsensor.capture.kernel.abi import Flag, Kind, Record
 from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Sni, StreamEvent
 from mmsensor.streams.table import StreamTable
 

@@ -14,12 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from mmsensor.capture import abi, syscalls
-from mmsensor.capture.abi import Counter, State
-from mmsensor.capture.btf import KERNEL_BTF
 from mmsensor.capture.errors import AttachFailed, CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.hooks import HOOKS
-from mmsensor.capture.libbpf import BpfObject, Ring
+from mmsensor.capture.kernel import abi, syscalls
+from mmsensor.capture.kernel.abi import Counter, State
+from mmsensor.capture.kernel.btf import KERNEL_BTF
+from mmsensor.capture.kernel.libbpf import BpfObject, Ring
 from mmsensor.capture.options import CaptureOptions, LinkKind
 
 _UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")

@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmsensor.capture.btf import KERNEL_BTF, in_old_words
 from mmsensor.capture.errors import CaptureUnavailable
+from mmsensor.capture.kernel.btf import KERNEL_BTF, in_old_words
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

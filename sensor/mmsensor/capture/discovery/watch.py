@@ -13,9 +13,9 @@ import select
 import threading
 import time
 
-from mmsensor.capture.mappings import MappingWatch
+from mmsensor.capture.discovery.mappings import MappingWatch
+from mmsensor.capture.discovery.targets import Targets
 from mmsensor.capture.options import CaptureOptions
-from mmsensor.capture.targets import Targets
 
 _log = logging.getLogger(__name__)
 

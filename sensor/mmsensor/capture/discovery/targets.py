@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmsensor.capture import elf, hooks, proc
+from mmsensor.capture import hooks
+from mmsensor.capture.discovery import proc
+from mmsensor.capture.discovery.proc import FileMapping
 from mmsensor.capture.errors import AttachFailed
-from mmsensor.capture.kernel import detach
+from mmsensor.capture.kernel.probes import detach
+from mmsensor.capture.ladder import elf
 from mmsensor.capture.options import CaptureOptions, TargetStatus
-from mmsensor.capture.proc import FileMapping
 
 #: Puts the probes on a file; returns the descriptors that hold them. Raises AttachFailed.
 Attach = Callable[[str, Mapping[str, int]], list[int]]

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mmsensor.capture import syscalls
-from mmsensor.capture.proc import FileMapping
+from mmsensor.capture.discovery.proc import FileMapping
+from mmsensor.capture.kernel import syscalls
 
 _DATA_PAGES = 8
 _HEAD, _TAIL = 1024, 1032  # of struct perf_event_mmap_page

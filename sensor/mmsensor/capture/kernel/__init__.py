@@ -1,0 +1,1 @@
+"""The kernel's side of the capture: the loaded probes, their maps and their links."""

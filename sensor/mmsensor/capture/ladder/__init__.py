@@ -1,0 +1,1 @@
+"""Where in a file the TLS functions are: a ladder of strategies, from the certain to the laborious."""

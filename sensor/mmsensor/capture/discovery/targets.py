@@ -21,7 +21,7 @@ from mmsensor.capture.discovery import proc
 from mmsensor.capture.discovery.proc import FileMapping
 from mmsensor.capture.errors import AttachFailed
 from mmsensor.capture.kernel.probes import detach
-from mmsensor.capture.ladder import elf
+from mmsensor.capture.ladder import elf, symbols
 from mmsensor.capture.options import CaptureOptions, TargetStatus
 
 #: Puts the probes on a file; returns the descriptors that hold them. Raises AttachFailed.
@@ -209,18 +209,18 @@ def _build(facts: os.stat_result) -> tuple[int, int]:
 def _read_target(fd: int, facts: os.stat_result, path: str) -> _Target | None:
     """None where the file has nothing to do with TLS."""
     try:
-        exports = elf.read_exports(fd, hooks.SYMBOLS)
+        file = elf.ElfFile(fd)
+        offsets = symbols.exported(file, hooks.SYMBOLS)
+        build_id = file.build_id
     except elf.NotElf:
         return None
     reason = ""
-    if not hooks.sufficient(frozenset(exports.offsets)):
+    if not hooks.sufficient(frozenset(offsets)):
         name = Path(path).name
         reason = next((why for pattern, why in _PROMISES if pattern.match(name)), "")
         if not reason:
             return None
-    return _Target(
-        path, fd, facts.st_dev, facts.st_ino, _build(facts), exports.build_id, exports.offsets, reason
-    )
+    return _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id, offsets, reason)
 
 
 def _open_mapped(root: Path, pid: int, mapping: FileMapping) -> int | None:

@@ -1,9 +1,8 @@
-"""Finds exported functions in an ELF file by hash, without reading its symbol table.
+"""An ELF file as the ladder reads it: bounded reads, segments, sections, the build-id, and no trust.
 
-node exports 90,000 symbols: walking them costs megabytes and tens of milliseconds, looking nine names
-up in .gnu.hash costs some fifty small reads. Everything is found through the program headers, as the
-dynamic loader does it, so a file without section headers will do. Plain pread and no mmap: a file that
-is truncated while we read gives an error and not SIGBUS.
+The files are other people's: any number in them may be absurd. Every read is checked against the file and
+against a limit, so that the worst a file can do is `NotElf`. Plain pread and no mmap: a file that is
+truncated while we read gives an error and not SIGBUS. Only 64-bit little-endian files of this machine.
 """
 
 from __future__ import annotations
@@ -11,160 +10,173 @@ from __future__ import annotations
 import os
 import platform
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
 
-_PT_LOAD, _PT_DYNAMIC, _PT_NOTE = 1, 2, 4
-_PF_X = 1
-_DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 4, 5, 6, 0x6FFFFEF5
-_STT_FUNC = 2
+PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_GNU_EH_FRAME = 1, 2, 4, 0x6474E550
+PF_X, PF_W, PF_R = 1, 2, 4
+_SHT_NOBITS = 8
 _NT_GNU_BUILD_ID = 3
 _MACHINE = {"x86_64": 62, "aarch64": 183}.get(platform.machine(), -1)
 
-_HEADER = struct.Struct("<16sHHIQQQIHHH")
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
+_SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
+
+_MAX_READ = 1 << 20
+_MAX_SECTIONS = 4096
 _MAX_NOTES = 1 << 16
-_MAX_CHAIN = 1 << 16  # symbols a hash chain may have before the table is taken for damaged
+_MAX_BUILD_ID = 64
+_CHUNK = 3 << 18  # of a long range at once; whole symbols of 24 bytes
 
 
 class NotElf(Exception):
     """Not a 64-bit ELF file of this machine, or a damaged one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exports:
-    """`offsets`: symbol to file offset of its first instruction. `build_id` is hexadecimal or empty."""
+class Segment(NamedTuple):
+    """A program header: `kind` is a PT_ number, `flags` are PF_ bits, the rest bytes."""
 
-    build_id: str
-    offsets: dict[str, int]
+    kind: int
+    flags: int
+    offset: int
+    address: int
+    file_size: int
+    memory_size: int
+    align: int
 
 
-def read_exports(fd: int, symbols: Iterable[str]) -> Exports:
-    """Looks `symbols` up in the dynamic symbol table. Raises NotElf, OSError."""
-    return _File(fd).exports(symbols)
+class Section(NamedTuple):
+    """A section header with its name; `link` is the index of the section it belongs with."""
+
+    name: str
+    kind: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    entry_size: int
 
 
-class _File:
+class ElfFile:
+    """Reads the open file `fd`, which stays the caller's. Every method raises NotElf and OSError."""
+
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._size = os.fstat(fd).st_size
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
         raw = os.pread(fd, _HEADER.size, 0)
         if len(raw) < _HEADER.size or raw[:4] != b"\x7fELF":
             raise NotElf("no ELF header")
-        identity, _kind, machine, _version, _entry, at, _sections, _flags, _size, entry_size, entries = (
-            _HEADER.unpack(raw)
-        )
+        header = _HEADER.unpack(raw)
+        identity, self.kind, machine, _version, self.entry, segments_at = header[:6]
         if identity[4] != 2 or identity[5] != 1 or machine != _MACHINE:
             raise NotElf("built for another machine")
-        if entry_size != _PROGRAM_HEADER.size:
+        self._sections_at = header[6]
+        segment_size, segments, self._section_size, self._sections, self._names = header[9:14]
+        if segments and segment_size != _PROGRAM_HEADER.size:
             raise NotElf("program headers of an unknown size")
-        table = self._read(at, entry_size * entries)
-        self._segments = list(_PROGRAM_HEADER.iter_unpack(table))
+        table = self.read(segments_at, segment_size * segments, limit=_PROGRAM_HEADER.size << 16)
+        self.segments = tuple(
+            Segment(kind, flags, offset, address, file_size, memory_size, align)
+            for kind, flags, offset, address, _physical, file_size, memory_size, align in (
+                _PROGRAM_HEADER.iter_unpack(table)
+            )
+        )
 
-    def _read(self, offset: int, size: int) -> bytes:
-        if offset + size > self._size:
+    @property
+    def machine(self) -> str:
+        """As `platform.machine()` has it: files of other machines are NotElf."""
+        return platform.machine()
+
+    # -- bytes -------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int, *, limit: int = _MAX_READ) -> bytes:
+        """Exactly `size` bytes; more than `limit` is taken for damage."""
+        if size > limit:
+            raise NotElf("an absurd size")
+        if offset + size > self.size:
             raise NotElf("offset outside the file")
-        data = os.pread(self._fd, size, offset)
+        data = os.pread(self.fd, size, offset)
         if len(data) != size:
             raise NotElf("truncated")
         return data
 
-    def _u32(self, offset: int) -> int:
-        return int.from_bytes(self._read(offset, 4), "little")
+    def chunks(self, offset: int, size: int, *, overlap: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(file offset, bytes) of a long range, each `overlap` bytes into the next, for a search in it."""
+        end = offset + size
+        while offset < end:
+            yield offset, self.read(offset, min(_CHUNK + overlap, end - offset), limit=_CHUNK + overlap)
+            offset += _CHUNK
 
-    def _offset_of(self, address: int, needs: int = 0) -> int:
+    def u32(self, offset: int) -> int:
+        return int.from_bytes(self.read(offset, 4), "little")
+
+    # -- addresses ---------------------------------------------------------------------------------
+
+    def offset_of(self, address: int, needs: int = 0) -> int:
         """Virtual address to file offset, through a PT_LOAD with the flags that it `needs`."""
-        for kind, flags, offset, start, _physical, file_size, _memory_size, _align in self._segments:
-            if kind == _PT_LOAD and flags & needs == needs and start <= address < start + file_size:
-                at = int(offset + address - start)
-                if at < self._size:
-                    return at
+        for segment in self.segments:
+            if segment.kind != PT_LOAD or segment.flags & needs != needs:
+                continue
+            within = address - segment.address
+            if 0 <= within < segment.file_size and segment.offset + within < self.size:
+                return segment.offset + within
         raise NotElf("address outside every segment")
 
-    def exports(self, symbols: Iterable[str]) -> Exports:
-        dynamic = self._dynamic()
-        found: dict[str, int] = {}
-        if _DT_SYMTAB in dynamic and _DT_STRTAB in dynamic:
-            symbol_table = self._offset_of(dynamic[_DT_SYMTAB])
-            strings = self._offset_of(dynamic[_DT_STRTAB])
-            for name in symbols:
-                address = self._lookup(dynamic, symbol_table, strings, name.encode())
-                if address is not None:
-                    found[name] = self._offset_of(address, _PF_X)
-        return Exports(self._build_id(), found)
-
-    def _dynamic(self) -> dict[int, int]:
-        for kind, _flags, offset, _start, _physical, file_size, _memory_size, _align in self._segments:
-            if kind == _PT_DYNAMIC:
-                raw = self._read(offset, file_size - file_size % 16)
-                return {tag: value for tag, value in struct.iter_unpack("<QQ", raw) if tag}
-        return {}
-
-    def _lookup(self, dynamic: dict[int, int], symbol_table: int, strings: int, name: bytes) -> int | None:
-        if _DT_GNU_HASH in dynamic:
-            candidates = self._gnu_candidates(self._offset_of(dynamic[_DT_GNU_HASH]), name)
-        elif _DT_HASH in dynamic:
-            candidates = self._sysv_candidates(self._offset_of(dynamic[_DT_HASH]), name)
-        else:
-            return None
-        for index in candidates:
-            raw = self._read(symbol_table + index * _SYMBOL.size, _SYMBOL.size)
-            at, info, _other, section, address, _size = _SYMBOL.unpack(raw)
-            # Defined here and a function; pread, because the name may be the last in the file.
-            if section and info & 15 == _STT_FUNC:
-                wanted = name + b"\0"
-                if os.pread(self._fd, len(wanted), strings + at) == wanted:
-                    return int(address)
-        return None
-
-    def _gnu_candidates(self, table: int, name: bytes) -> Iterable[int]:
-        buckets, first, words, _shift = struct.unpack("<4I", self._read(table, 16))
-        if not buckets:
-            return
-        value = 5381
-        for byte in name:
-            value = (value * 33 + byte) & 0xFFFFFFFF
-        bucket_table = table + 16 + words * 8
-        chains = bucket_table + buckets * 4
-        index = self._u32(bucket_table + value % buckets * 4)
-        if index < first:
-            return
-        for _ in range(_MAX_CHAIN):
-            hashed = self._u32(chains + (index - first) * 4)
-            if hashed | 1 == value | 1:
-                yield index
-            if hashed & 1:
-                return
-            index += 1
-
-    def _sysv_candidates(self, table: int, name: bytes) -> Iterable[int]:
-        buckets, chain_length = struct.unpack("<2I", self._read(table, 8))
-        if not buckets:
-            return
-        value = 0
-        for byte in name:
-            value = (value << 4) + byte
-            high = value & 0xF0000000
-            value = (value ^ (high >> 24)) & ~high & 0xFFFFFFFF
-        index = self._u32(table + 8 + value % buckets * 4)
-        for _ in range(_MAX_CHAIN):
-            if not 0 < index < chain_length:
-                return
-            yield index
-            index = self._u32(table + 8 + (buckets + index) * 4)
-
-    def _build_id(self) -> str:
-        for kind, _flags, offset, _start, _physical, size, _memory_size, align in self._segments:
-            if kind != _PT_NOTE or size > _MAX_NOTES:
+    def address_of(self, offset: int, needs: int = 0) -> int:
+        """File offset to virtual address, through a PT_LOAD with the flags that it `needs`."""
+        for segment in self.segments:
+            if segment.kind != PT_LOAD or segment.flags & needs != needs:
                 continue
-            notes = self._read(offset, size)
-            step = 8 if align == 8 else 4
+            if 0 <= offset - segment.offset < segment.file_size:
+                return segment.address + offset - segment.offset
+        raise NotElf("offset in no segment")
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """The section headers, with damage taken for their absence: nothing that runs needs them."""
+        try:
+            return tuple(self._read_sections())
+        except NotElf:
+            return ()
+
+    def _read_sections(self) -> Iterator[Section]:
+        if not 0 < self._sections <= _MAX_SECTIONS or self._section_size != _SECTION_HEADER.size:
+            return
+        size = self._section_size
+        headers = list(_SECTION_HEADER.iter_unpack(self.read(self._sections_at, size * self._sections)))
+        if self._names >= len(headers):
+            return
+        names = self.read(headers[self._names][4], headers[self._names][5])
+        for name_at, kind, flags, address, offset, length, link, _info, _align, entry_size in headers:
+            name = names[name_at : names.find(b"\0", name_at)].decode("utf-8", "replace")
+            yield Section(name, kind, flags, address, offset, length, link, entry_size)
+
+    def section(self, name: str) -> Section | None:
+        """The first section of that name that has bytes in this file."""
+        return next((each for each in self.sections if each.name == name and each.kind != _SHT_NOBITS), None)
+
+    def segment(self, kind: int) -> Segment | None:
+        """The first program header of that PT_ number."""
+        return next((each for each in self.segments if each.kind == kind), None)
+
+    @cached_property
+    def build_id(self) -> str:
+        """Hexadecimal; empty where the linker left none."""
+        for segment in self.segments:
+            if segment.kind != PT_NOTE or segment.file_size > _MAX_NOTES:
+                continue
+            notes = self.read(segment.offset, segment.file_size)
+            step = 8 if segment.align == 8 else 4
             at = 0
             while at + 12 <= len(notes):
                 name_size, value_size, note = struct.unpack_from("<3I", notes, at)
                 value = at + 12 + -(-name_size // step) * step
                 if note == _NT_GNU_BUILD_ID and notes[at + 12 : at + 16] == b"GNU\0":
-                    return notes[value : value + value_size].hex()
+                    return notes[value : value + min(value_size, _MAX_BUILD_ID)].hex()
                 at = value + -(-value_size // step) * step
         return ""

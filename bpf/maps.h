@@ -33,8 +33,8 @@ struct mm_call {
 	__u64 buffer;
 	__u64 capacity;
 	__u64 moved; /* address of the size_t that receives the count, 0 where the result is the count */
-	__u32 direction;
-	__u32 nested;
+	__u64 hook; /* the probe's cookie */
+	__u64 nested;
 };
 
 /* Calls within calls are real: node writes its first request from the callback that a read makes when
@@ -42,17 +42,23 @@ struct mm_call {
 #define DEPTH_MAX 4
 
 struct mm_thread {
-	__u32 depth;
-	__u32 reserved;
+	__u64 depth;
 	struct mm_call calls[DEPTH_MAX];
 };
 
-/* By thread; made at its first call, changed in place, removed when the thread exits. */
+/* A thread is what runs one call at a time: a thread of the kernel, or a goroutine. */
+struct mm_thread_key {
+	__u64 id; /* of the thread, or the address of the goroutine */
+	__u32 pid;
+	__u32 reserved;
+};
+
+/* Made at a thread's first call, changed in place, removed when the thread exits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
-	__type(key, __u64);
+	__type(key, struct mm_thread_key);
 	__type(value, struct mm_thread);
 } threads SEC(".maps");
 
@@ -95,6 +101,15 @@ struct {
 	__type(value, __u32);
 } verdicts SEC(".maps");
 
+/* By target: when one of its probes last fired, CLOCK_BOOTTIME, to about a second. A target that is used and never
+ * fires is a fault that nothing else would show. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MM_TARGETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} fired SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MM_COUNTERS);
@@ -110,6 +125,7 @@ struct {
 
 /* Keeps the types that only userspace reads in the object's BTF, for the layout test. */
 struct mm_record *unused_record __attribute__((unused));
+struct mm_process *unused_process __attribute__((unused));
 
 /* Calls taken for a part of the one around them before that one is taken for a stale one, left by a
  * return that never came. */

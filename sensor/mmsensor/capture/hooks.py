@@ -1,36 +1,72 @@
-"""Which exported functions are probed, by which programs. Data, not code: a new function is a row."""
+"""Which functions are probed, by which programs. Data, not code: a new function is a row."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
+
+from mmsensor.capture.kernel.abi import Form
+
+
+class Way(StrEnum):
+    """Which programs of bpf/tls.bpf.c go where on a function."""
+
+    CALL = "call"  # moves bytes: entry and return, or both in a session
+    GO = "go"  # the same in Go, whose return addresses may not be touched
+    NEW = "new"  # returns a connection
+    CLEAR = "clear"  # makes it ready for another use
+    CONTROL = "ctrl"  # may name the host
+    HOST_NAME = "host_name"  # names the host
+    FREE = "free"  # ends it
+    GO_CLOSE = "go_close"
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One function. `enter` and `leave` are program names of bpf/tls.bpf.c, None where not needed."""
+    """One function. `moves` is "read" or "write" where it carries bytes, as `form` says; `success` is the
+    result that means it did, 0 for any positive one."""
 
-    symbol: str
-    enter: str | None
-    leave: str | None
-    moves: str = ""  # "read" or "write" where it carries bytes
+    name: str
+    way: Way
+    moves: str = ""
+    form: Form = Form.COUNT
+    success: int = 0
 
 
 HOOKS = (
-    Hook("SSL_read", "read_enter", "read_leave", "read"),
-    Hook("SSL_read_ex", "read_ex_enter", "read_ex_leave", "read"),
-    Hook("SSL_write", "write_enter", "write_leave", "write"),
-    Hook("SSL_write_ex", "write_ex_enter", "write_ex_leave", "write"),
-    Hook("SSL_write_ex2", "write_ex2_enter", "write_ex2_leave", "write"),
-    Hook("SSL_new", None, "new_leave"),
-    Hook("SSL_ctrl", "ctrl_enter", None),
-    Hook("SSL_set_tlsext_host_name", "host_name_enter", None),
-    Hook("SSL_free", "free_enter", None),
+    Hook("SSL_read", Way.CALL, "read"),
+    Hook("SSL_read_ex", Way.CALL, "read", Form.MOVED_4TH),
+    Hook("SSL_write", Way.CALL, "write"),
+    Hook("SSL_write_ex", Way.CALL, "write", Form.MOVED_4TH),
+    Hook("SSL_write_ex2", Way.CALL, "write", Form.MOVED_5TH),
+    Hook("SSL_sendfile", Way.CALL, "write", Form.FILE),
+    # What SSL_read and SSL_read_ex share inside of OpenSSL, and SSL_write and SSL_write_ex
+    # (ladder/placement.py).
+    Hook("ssl_read_internal", Way.CALL, "read", Form.MOVED_4TH),
+    Hook("ssl_write_internal", Way.CALL, "write", Form.MOVED_4TH),
+    Hook("ssl_write_internal_flags", Way.CALL, "write", Form.MOVED_5TH),
+    Hook("SSL_new", Way.NEW),
+    Hook("SSL_clear", Way.CLEAR),
+    Hook("SSL_ctrl", Way.CONTROL),
+    Hook("SSL_set_tlsext_host_name", Way.HOST_NAME),
+    Hook("SSL_free", Way.FREE),
+    Hook("crypto/tls.(*Conn).Read", Way.GO, "read", Form.GO),
+    Hook("crypto/tls.(*Conn).Write", Way.GO, "write", Form.GO),
+    Hook("crypto/tls.(*Conn).Close", Way.GO_CLOSE),
+    # rustls-ffi; RUSTLS_RESULT_OK is 7000.
+    Hook("rustls_connection_read", Way.CALL, "read", Form.MOVED_4TH, 7000),
+    Hook("rustls_connection_write", Way.CALL, "write", Form.MOVED_4TH, 7000),
+    Hook("rustls_connection_free", Way.FREE),
 )
 
-SYMBOLS = tuple(hook.symbol for hook in HOOKS)
+BY_NAME = {hook.name: hook for hook in HOOKS}
+#: What libraries export in C: looked for in symbol tables.
+SYMBOLS = tuple(hook.name for hook in HOOKS if hook.name.startswith(("SSL_", "rustls_")))
 
 
-def sufficient(symbols: frozenset[str]) -> bool:
-    """Whether a file that exports these can be captured: bytes in both directions, and their end."""
-    moved = {hook.moves for hook in HOOKS if hook.symbol in symbols}
-    return {"read", "write"} <= moved and "SSL_free" in symbols
+def sufficient(names: Collection[str]) -> bool:
+    """Whether a file that has these functions can be captured: bytes in both directions, and their end."""
+    hooks = [BY_NAME[name] for name in names]
+    ends = any(hook.way in (Way.FREE, Way.GO_CLOSE) for hook in hooks)
+    return ends and {"read", "write"} <= {hook.moves for hook in hooks}

@@ -10,8 +10,9 @@ from pathlib import Path
 class LinkKind(StrEnum):
     """How the probes hang on the functions."""
 
+    UPROBE_SESSION = "uprobe_session"  # as below, entry and return in one program, Linux 6.13
     UPROBE_MULTI = "uprobe_multi"  # one link a program and file, Linux 6.6
-    PERF_EVENT = "perf_event"  # one perf event a program and file, everywhere else
+    PERF_EVENT = "perf_event"  # one perf event a probe, everywhere else
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,24 @@ class ConnectionKey(NamedTuple):
     generation: int
 
 
+class Owner(NamedTuple):
+    """What the kernel said of a connection's process, which may be gone before /proc is read. `cgroup` is the
+    id of its cgroup in the unified hierarchy: the inode number of its folder."""
+
+    command: str
+    uid: int
+    cgroup: int
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`late`: the connection was not seen from its birth, earlier bytes are probably missing."""
+    """`late`: the connection was not seen from its birth, earlier bytes are probably missing. `owner` is None
+    where the record that says so was lost."""
 
     key: ConnectionKey
     at_ns: int
     late: bool
+    owner: Owner | None = None
 
 
 @dataclass(frozen=True, slots=True)

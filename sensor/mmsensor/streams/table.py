@@ -16,8 +16,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from mmproto.reader import Direction
-from mmsensor.capture.kernel.abi import Flag, Kind, Record
-from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Sni, StreamEvent
+from mmsensor.capture.kernel.abi import PROCESS, Flag, Kind, Record
+from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Owner, Sni, StreamEvent
 
 #: (bytes read, bytes written) of a connection at its end, None where the kernel has already let it go.
 Position = Callable[[ConnectionKey], tuple[int, int] | None]
@@ -101,7 +101,7 @@ class StreamTable:
             yield from self._data(stream, record)
         elif record.kind is Kind.SNI:
             yield Sni(key, record.data.decode("ascii", "replace"))
-        else:
+        elif record.kind is Kind.FREE:
             yield from self._advance(stream, record.read_offset, record.write_offset, record.at_ns)
             yield self._close(stream, record.at_ns, "ssl_free")
 
@@ -119,7 +119,7 @@ class StreamTable:
             stream = _Stream(key, record.at_ns, expected or [0, 0])
             self._streams[place] = stream
             self._processes.setdefault(place[:2], set()).add(place)
-            yield Opened(key, record.at_ns, late)
+            yield Opened(key, record.at_ns, late, _owner(record) if record.kind is Kind.OPEN else None)
         else:
             self._streams.move_to_end(place)
             stream.last_ns = record.at_ns
@@ -213,6 +213,11 @@ class StreamTable:
         places.discard(place)
         if not places:
             del self._processes[place[:2]]
+
+
+def _owner(record: Record) -> Owner:
+    cgroup, uid, _gid, comm = PROCESS.unpack(record.data)
+    return Owner(comm.rstrip(b"\0").decode("utf-8", "replace"), uid, cgroup)
 
 
 def _remember(table: OrderedDict[ConnectionKey, _T], key: ConnectionKey, value: _T, limit: int) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmsensor.capture.hooks import HOOKS
 from mmsensor.capture.kernel import abi
+from mmsensor.capture.kernel.probes import UPROBE_PROGRAMS
 
 ROOT = Path(__file__).parents[3]
 HEADER = ROOT / "bpf" / "abi.h"
@@ -22,6 +22,7 @@ FORMATS = {
     "mm_connection_key": abi.CONNECTION_KEY,
     "mm_connection": abi.CONNECTION,
     "mm_verdict_key": abi.VERDICT_KEY,
+    "mm_process": abi.PROCESS,
 }
 CODES = {1: "B", 4: "I", 8: "Q"}
 
@@ -74,14 +75,14 @@ def test_layout(name: str, layouts: dict[str, list[tuple[str, int, int]]]) -> No
     assert fields[-1][1] == FORMATS[name].size, "size of the whole"
     rebuilt = "="
     at = 0
-    for _field, offset, size in fields[:-1]:
+    for field, offset, size in fields[:-1]:
         assert offset == at, "implicit padding"
-        rebuilt += CODES.get(size, f"{size}x")
+        rebuilt += CODES.get(size, f"{size}x" if field == "reserved" else f"{size}s")
         at += size
     # Trailing reserved fields are spelled as what they are in either notation.
     assert struct.calcsize(rebuilt) == FORMATS[name].size
-    values = list(range(1, len(struct.unpack(rebuilt, bytes(at))) + 1))
-    assert FORMATS[name].unpack(struct.pack(rebuilt, *values)) == tuple(values)
+    raw = bytes(range(1, at + 1))
+    assert FORMATS[name].unpack(raw) == struct.unpack(rebuilt, raw)
 
 
 def test_every_struct_is_mirrored(layouts: dict[str, list[tuple[str, int, int]]]) -> None:
@@ -94,6 +95,7 @@ def test_every_struct_is_mirrored(layouts: dict[str, list[tuple[str, int, int]]]
         ("mm_kind", "MM_", abi.Kind),
         ("mm_flag", "MM_", abi.Flag),
         ("mm_state", "MM_", abi.State),
+        ("mm_form", "MM_FORM_", abi.Form),
     ],
 )
 def test_constants(enum: str, prefix: str, mirror: type) -> None:
@@ -111,10 +113,23 @@ def test_counters() -> None:
     assert [int(counter) for counter in abi.Counter] == list(range(len(abi.Counter)))
 
 
-def test_every_program_of_the_table_is_in_the_source() -> None:
-    source = (ROOT / "bpf" / "tls.bpf.c").read_text()
-    programs = set(re.findall(r'SEC\("u(?:ret)?probe/(\w+)"\)', source))
-    assert programs == {program for hook in HOOKS for program in (hook.enter, hook.leave) if program}
+def test_every_program_is_in_the_source() -> None:
+    source = "".join((ROOT / "bpf" / name).read_text() for name in ("tls.bpf.c", "go.h"))
+    assert set(re.findall(r'SEC\("u(?:ret)?probe/(\w+)"\)', source)) == set(UPROBE_PROGRAMS)
+
+
+def test_a_cookie_is_what_the_header_says() -> None:
+    header = HEADER.read_text()
+    shift = {name: int(bits) for name, bits in re.findall(r"#define MM_HOOK_(\w+?)(?:_SHIFT)? (\d+)", header)}
+    cookie = abi.cookie(abi.Form.GO, reads=True, stack_shift=0x18, success=7000, target=4095)
+    assert cookie & 1 == 1
+    assert cookie >> shift["FORM"] & 7 == abi.Form.GO
+    assert cookie >> shift["STACK"] & 0xFFFF == 0x18
+    assert cookie >> shift["SUCCESS"] & 0xFFFF == 7000
+    assert cookie >> shift["TARGET"] == 4095
+    assert f"#define MM_TARGETS {abi.TARGETS}" in header
+    with pytest.raises(ValueError, match="no room"):
+        abi.cookie(abi.Form.COUNT, reads=False, stack_shift=1 << 16)
 
 
 def test_a_record_is_read_as_it_was_written() -> None:

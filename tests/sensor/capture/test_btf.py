@@ -51,6 +51,6 @@ def test_the_probes_load_against_it() -> None:
     path = Path(str(resources.files("mmsensor._bpf"))) / "tls.bpf.o"
     loaded = BpfObject(path, map_entries={}, old_words=True)
     try:
-        assert loaded.program_fd("read_enter") >= 0
+        assert loaded.program_fd("call_enter") >= 0
     finally:
         loaded.close()

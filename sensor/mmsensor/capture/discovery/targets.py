@@ -12,7 +12,7 @@ import re
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +20,15 @@ from mmsensor.capture import hooks
 from mmsensor.capture.discovery import proc
 from mmsensor.capture.discovery.proc import FileMapping
 from mmsensor.capture.errors import AttachFailed
+from mmsensor.capture.functions import Function
+from mmsensor.capture.kernel.abi import TARGETS
 from mmsensor.capture.kernel.probes import detach
 from mmsensor.capture.ladder import elf, symbols
 from mmsensor.capture.options import CaptureOptions, TargetStatus
 
-#: Puts the probes on a file; returns the descriptors that hold them. Raises AttachFailed.
-Attach = Callable[[str, Mapping[str, int]], list[int]]
+#: Puts the probes on these functions of a file, which gets an index; returns the descriptors that hold them.
+#: Raises AttachFailed.
+Attach = Callable[[str, Sequence[Function], int], list[int]]
 
 #: Names that promise TLS. What has one and exports nothing we know is reported with the reason beside it,
 #: never probed on a guess.
@@ -53,7 +56,8 @@ class _Target:
     inode: int
     build: tuple[int, int]  # size, mtime_ns: whether the file is still what was read
     build_id: str
-    offsets: dict[str, int]
+    functions: tuple[Function, ...]
+    index: int = 0  # by which the kernel knows it; 0: none was free
     reason: str = ""
     links: list[int] = field(default_factory=list)
     processes: set[int] = field(default_factory=set)
@@ -65,7 +69,7 @@ class _Target:
             self.device,
             self.inode,
             self.build_id,
-            tuple(name for name in hooks.SYMBOLS if name in self.offsets),
+            tuple(function.name for function in self.functions),
             bool(self.links),
             self.reason,
             len(self.processes),
@@ -87,6 +91,7 @@ class Targets:
         self._root_device = Path("/").stat().st_dev
         self._lock = threading.Lock()
         self._targets: dict[tuple[int, int], _Target] = {}
+        self._free_indices = list(range(TARGETS - 1, 0, -1))
         # What each mapping turned out to be: the target, or None for a file that is of no interest.
         self._known: OrderedDict[_MappingKey, tuple[int, int] | None] = OrderedDict()
 
@@ -161,15 +166,16 @@ class Targets:
                 os.close(fd)
         if target is not None:
             self._targets[target.device, target.inode] = target
+            target.index = self._free_indices.pop() if self._free_indices else 0
             self._try_attach(target)
         return target
 
     def _try_attach(self, target: _Target) -> None:
-        if not hooks.sufficient(frozenset(target.offsets)):
+        if not hooks.sufficient([function.name for function in target.functions]):
             return
         try:
             # The open file and not its path: what was read is what is probed.
-            target.links = self._attach(f"/proc/self/fd/{target.fd}", target.offsets)
+            target.links = self._attach(f"/proc/self/fd/{target.fd}", target.functions, target.index)
             target.reason = ""
         except AttachFailed as error:
             target.reason = f"attach_failed: {error.reason}"
@@ -198,6 +204,8 @@ class Targets:
         identity = (target.device, target.inode)
         del self._targets[identity]
         target.close()
+        if target.index:
+            self._free_indices.append(target.index)
         for key in [key for key, known in self._known.items() if known == identity]:
             del self._known[key]
 
@@ -215,12 +223,13 @@ def _read_target(fd: int, facts: os.stat_result, path: str) -> _Target | None:
     except elf.NotElf:
         return None
     reason = ""
-    if not hooks.sufficient(frozenset(offsets)):
+    if not hooks.sufficient(offsets):
         name = Path(path).name
         reason = next((why for pattern, why in _PROMISES if pattern.match(name)), "")
         if not reason:
             return None
-    return _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id, offsets, reason)
+    functions = tuple(Function(name, offset) for name, offset in offsets.items())
+    return _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id, functions, reason=reason)
 
 
 def _open_mapped(root: Path, pid: int, mapping: FileMapping) -> int | None:

@@ -14,12 +14,16 @@ from typing import NamedTuple
 #: struct mm_record: at_ns, started_ns, ssl, generation, offset, call_size, read_offset, write_offset (u64),
 #: pid, size (u32), kind, direction, flags (u8), five reserved bytes.
 RECORD = struct.Struct("=8Q2I3B5x")
+#: struct mm_process: cgroup (u64), uid, gid (u32), comm (16 bytes, padded with zeros).
+PROCESS = struct.Struct("=Q2I16s")
 #: struct mm_settings: wake_bytes, undecided_bytes (u64), own_pid, only_listed_pids (u32).
 SETTINGS = struct.Struct("=2Q2I")
 #: struct mm_connection_key: ssl, started_ns (u64), pid, reserved (u32).
 CONNECTION_KEY = struct.Struct("=2Q2I")
 #: struct mm_connection: generation, read_offset, write_offset (u64), state, flags (u32).
 CONNECTION = struct.Struct("=3Q2I")
+#: struct mm_thread_key (bpf/maps.h): id (u64), pid, reserved (u32).
+THREAD_KEY = struct.Struct("=Q2I")
 #: struct mm_verdict_key: ssl, generation (u64), pid, reserved (u32).
 VERDICT_KEY = struct.Struct("=2Q2I")
 
@@ -29,12 +33,35 @@ class Kind(IntEnum):
     SNI = 2
     FREE = 3
     EXIT = 4
+    OPEN = 5
 
 
 class Flag(IntFlag):
     LATE = 1
     LAST = 2
-    NAMED = 4
+    ANNOUNCED = 4
+
+
+class Form(IntEnum):
+    """Where a probed function has its arguments and its count; bpf/abi.h says what each means."""
+
+    COUNT = 0
+    MOVED_4TH = 1
+    MOVED_5TH = 2
+    FILE = 3
+    GO = 4
+
+
+#: Elements of the map `fired`, the first of which stands for none.
+TARGETS = 4096
+
+
+def cookie(form: Form, *, reads: bool, stack_shift: int = 0, success: int = 0, target: int = 0) -> int:
+    """What a probe is told with its link. `stack_shift` in bytes, `success` the result that means it (0: any
+    positive one), `target` an index below TARGETS. Raises ValueError for what has no room in it."""
+    if max(stack_shift, success) >> 16 or not 0 <= target < TARGETS:
+        raise ValueError(f"no room in a cookie: {stack_shift=}, {success=}, {target=}")
+    return int(reads) | form << 1 | stack_shift << 16 | success << 32 | target << 48
 
 
 class State(IntEnum):

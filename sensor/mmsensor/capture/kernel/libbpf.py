@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmsensor.capture.errors import CaptureUnavailable
@@ -30,6 +30,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__fd": (ctypes.c_int, [_pointer]),
     "bpf_map__set_max_entries": (ctypes.c_int, [_pointer, ctypes.c_uint32]),
     "bpf_program__fd": (ctypes.c_int, [_pointer]),
+    "bpf_program__set_autoload": (ctypes.c_int, [_pointer, ctypes.c_bool]),
     "bpf_program__set_expected_attach_type": (ctypes.c_int, [_pointer, ctypes.c_int]),
     "ring_buffer__new": (_pointer, [ctypes.c_int, _SAMPLE, _pointer, _pointer]),
     "ring_buffer__poll": (ctypes.c_int, [_pointer, ctypes.c_int]),
@@ -108,28 +109,34 @@ class BpfObject:
         *,
         map_entries: Mapping[str, int],
         attach_type: Mapping[str, int] | None = None,
+        left_out: Sequence[str] = (),
         old_words: bool = False,
     ) -> None:
         """Loads `path`. `old_words`: hand the kernel's BTF over rewritten even where libbpf is new.
 
         `map_entries` resizes maps; `attach_type` names the expected attach type of programs that need
-        one. Raises OSError as the kernel gave it, CaptureUnavailable without libbpf.
+        one; `left_out` those that are not loaded. Raises OSError as the kernel gave it, CaptureUnavailable
+        without libbpf.
         """
         self._library = _load_library()
         btf = _rewritten_kernel_btf() if old_words or _is_old(self._library) else None
         try:
             self._object: int | None = self._opened(_open(self._library, path, btf))
-            self._load(map_entries, attach_type or {})
+            self._load(map_entries, attach_type or {}, left_out)
         finally:
             if btf is not None:
                 os.close(btf)
 
-    def _load(self, map_entries: Mapping[str, int], attach_type: Mapping[str, int]) -> None:
+    def _load(
+        self, map_entries: Mapping[str, int], attach_type: Mapping[str, int], left_out: Sequence[str]
+    ) -> None:
         try:
             for name, entries in map_entries.items():
                 self._library.bpf_map__set_max_entries(self._map(name), entries)
             for name, kind in attach_type.items():
                 self._library.bpf_program__set_expected_attach_type(self._program(name), kind)
+            for name in left_out:
+                self._library.bpf_program__set_autoload(self._program(name), False)
             status = self._library.bpf_object__load(self._object)
             if status:
                 raise OSError(abs(status), os.strerror(abs(status)))

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from mmsensor.capture.errors import AttachFailed, CaptureForbidden, CaptureUnavailable
-from mmsensor.capture.hooks import HOOKS
+from mmsensor.capture.functions import Function
+from mmsensor.capture.hooks import BY_NAME, Way
 from mmsensor.capture.kernel import abi, syscalls
 from mmsensor.capture.kernel.abi import Counter, State
 from mmsensor.capture.kernel.btf import KERNEL_BTF
@@ -23,6 +23,17 @@ from mmsensor.capture.kernel.libbpf import BpfObject, Ring
 from mmsensor.capture.options import CaptureOptions, LinkKind
 
 _UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
+
+#: Programs of the object that hang on functions.
+_SESSION = "call_session"
+_RETURNING = ("call_leave", "call_return", "go_return", "new_leave")
+_ENTERING = tuple(f"{way}_enter" for way in Way if way is not Way.NEW)
+UPROBE_PROGRAMS = (*_RETURNING, *_ENTERING, _SESSION)
+
+_ATTACH_TYPES = {
+    LinkKind.UPROBE_SESSION: syscalls.TRACE_UPROBE_SESSION,
+    LinkKind.UPROBE_MULTI: syscalls.TRACE_UPROBE_MULTI,
+}
 
 
 def _object_path() -> Path:
@@ -32,8 +43,12 @@ def _object_path() -> Path:
     return path
 
 
-def _programs() -> list[str]:
-    return [program for hook in HOOKS for program in (hook.enter, hook.leave) if program]
+class _Step(NamedTuple):
+    """Probes of one program on one file; `probes` are (offset, cookie)."""
+
+    program: str
+    returns: bool
+    probes: tuple[tuple[int, int], ...]
 
 
 def _require(purpose: str, **capabilities: int) -> None:
@@ -46,6 +61,34 @@ def _require(purpose: str, **capabilities: int) -> None:
             f"no permission {purpose} ({', '.join(missing)})",
             "run it with sudo or as the systemd unit; docs/install.md says what the unit needs",
         )
+
+
+def _choose_link_kind(wanted: LinkKind | None) -> LinkKind:
+    """The best kind that the kernel has, or the wanted one. Raises CaptureUnavailable without that."""
+    try:
+        for kind, attach_type in _ATTACH_TYPES.items():
+            if wanted in (None, kind) and syscalls.knows_uprobe_link(attach_type):
+                return kind
+    except OSError as error:
+        raise _unavailable(error) from error
+    if wanted in _ATTACH_TYPES:
+        raise CaptureUnavailable(
+            f"the kernel has no {wanted} links",
+            "leave the kind of link to the sensor; uprobe_multi needs Linux 6.6, uprobe_session 6.13",
+        )
+    return LinkKind.PERF_EVENT
+
+
+def _uprobe_pmu() -> tuple[int, int]:
+    """The number of the perf events that are uprobes, and the config bit that asks for the return."""
+    try:
+        pmu = int((_UPROBE_PMU / "type").read_text())
+        # "config:0"
+        return pmu, int((_UPROBE_PMU / "format" / "retprobe").read_text().strip().partition(":")[2])
+    except (OSError, ValueError) as error:
+        raise AttachFailed(
+            "the kernel has no uprobe perf events", "use a kernel with CONFIG_UPROBE_EVENTS=y"
+        ) from error
 
 
 def _possible_cpus() -> int:
@@ -79,7 +122,8 @@ class Kernel:
                 f"choose a power of two of at least {page}",
             )
         self._options = options
-        self.link_kind, self._object = self._load()
+        self.link_kind = _choose_link_kind(options.link_kind)
+        self._object = self._load()
         if self.link_kind is LinkKind.PERF_EVENT:
             try:
                 _require("to attach probes to programs on a kernel before 6.6", CAP_SYS_ADMIN=21)
@@ -91,8 +135,10 @@ class Kernel:
             self._settings = self._map("settings", 4, abi.SETTINGS.size)
             self._pids = self._map("pids", 4, 4)
             self._connections = self._map("connections", abi.CONNECTION_KEY.size, abi.CONNECTION.size)
+            self._threads = self._map("threads", abi.THREAD_KEY.size, 0)
             self._processes = self._map("processes", 4, 8)
             self._verdicts = self._map("verdicts", abi.VERDICT_KEY.size, 4)
+            self._fired = self._map("fired", 4, 8)
             self._cpus = _possible_cpus()
             self._counters = self._map("counters", 4, 8 * self._cpus)
             self._configure()
@@ -104,26 +150,19 @@ class Kernel:
             self.close()
             raise _unavailable(error) from error
 
-    def _load(self) -> tuple[LinkKind, BpfObject]:
-        path = _object_path()
-        entries = {"records": self._options.ring_bytes}
+    def _load(self) -> BpfObject:
+        session = self.link_kind is LinkKind.UPROBE_SESSION
+        multi = session or self.link_kind is LinkKind.UPROBE_MULTI
+        kinds = dict.fromkeys(UPROBE_PROGRAMS, syscalls.TRACE_UPROBE_MULTI) if multi else {}
+        if session:
+            kinds[_SESSION] = syscalls.TRACE_UPROBE_SESSION
         try:
-            if self._options.link_kind is not LinkKind.PERF_EVENT:
-                # The attach type is fixed at load, so finding out costs a load where the answer is no.
-                with suppress(OSError):
-                    loaded = BpfObject(
-                        path,
-                        map_entries=entries,
-                        attach_type=dict.fromkeys(_programs(), syscalls.TRACE_UPROBE_MULTI),
-                    )
-                    if syscalls.knows_uprobe_multi(loaded.program_fd(_programs()[0])):
-                        return LinkKind.UPROBE_MULTI, loaded
-                    loaded.close()
-                if self._options.link_kind is LinkKind.UPROBE_MULTI:
-                    raise CaptureUnavailable(
-                        "the kernel has no uprobe_multi links", "use Linux 6.6 or newer, or perf_event links"
-                    )
-            return LinkKind.PERF_EVENT, BpfObject(path, map_entries=entries)
+            return BpfObject(
+                _object_path(),
+                map_entries={"records": self._options.ring_bytes},
+                attach_type=kinds,
+                left_out=[] if session else [_SESSION],
+            )
         except OSError as error:
             raise _unavailable(error) from error
 
@@ -150,47 +189,91 @@ class Kernel:
 
     # -- links -------------------------------------------------------------------------------------
 
-    def attach(self, path: str, offsets: Mapping[str, int]) -> list[int]:
-        """Puts every hook whose symbol is in `offsets` on the file; the descriptors are the links.
+    def attach(self, path: str, functions: Sequence[Function], target: int) -> list[int]:
+        """Puts the programs on these functions of the file; the descriptors are the links. `target` is the
+        index by which `last_fired` knows the file, 0 for none.
 
         Leave programs first: a call that is entered between the two links then is not stashed, where
         the other order would stash calls whose return nobody awaits.
         Raises AttachFailed, with nothing left attached.
         """
-        link = self._linker()
         links: list[int] = []
-        present = [hook for hook in HOOKS if hook.symbol in offsets]
-        steps = [(hook, hook.leave, True) for hook in present] + [
-            (hook, hook.enter, False) for hook in present
-        ]
+        program = ""
         try:
-            for hook, program, returns in steps:
-                if program:
-                    links.append(link(self._object.program_fd(program), path, offsets[hook.symbol], returns))
+            for step in self._steps(functions, target):
+                program = step.program
+                links += self._link(step, path)
         except OSError as error:
             detach(links)
             raise AttachFailed(
-                f"{hook.symbol}: {errno.errorcode.get(error.errno or 0, '?')} {error.strerror}",
+                f"{program}: {errno.errorcode.get(error.errno or 0, '?')} {error.strerror}",
                 "see `mmsensor targets`; the kernel refuses probes on some file systems and instructions",
             ) from error
         return links
 
-    def _linker(self) -> Callable[[int, str, int, bool], int]:
-        if self.link_kind is LinkKind.UPROBE_MULTI:
-            return syscalls.link_uprobe_multi
+    def _steps(self, functions: Sequence[Function], target: int) -> list[_Step]:
+        """Return programs first; within that, everything of one program together, so that it is one link."""
+        probes: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+        for function in functions:
+            hook = BY_NAME[function.name]
+            cookie = abi.cookie(
+                hook.form,
+                reads=hook.moves == "read",
+                stack_shift=function.stack_shift,
+                success=hook.success,
+                target=target,
+            )
+            for program, returns, offsets in self._programs(hook.way, function):
+                probes.setdefault((program, returns), []).extend((offset, cookie) for offset in offsets)
+        steps = [_Step(program, returns, tuple(places)) for (program, returns), places in probes.items()]
+        return sorted(steps, key=lambda step: step.program not in _RETURNING)
+
+    def _programs(self, way: Way, function: Function) -> Iterator[tuple[str, bool, tuple[int, ...]]]:
+        """(program, whether it hangs on the return, offsets)"""
+        entry = (function.entry,)
+        if way is Way.GO:
+            yield "go_enter", False, entry
+            yield "go_return", False, function.returns
+        elif way is Way.NEW:
+            yield "new_leave", True, entry
+        elif way is not Way.CALL:
+            yield f"{way}_enter", False, entry
+        elif function.returns:
+            yield "call_enter", False, entry
+            yield "call_return", False, function.returns
+        elif self.link_kind is LinkKind.UPROBE_SESSION:
+            yield _SESSION, False, entry
+        else:
+            yield "call_enter", False, entry
+            yield "call_leave", True, entry
+
+    def _link(self, step: _Step, path: str) -> list[int]:
+        program = self._object.program_fd(step.program)
+        if self.link_kind is not LinkKind.PERF_EVENT:
+            kind = syscalls.TRACE_UPROBE_MULTI
+            if step.program == _SESSION:
+                kind = syscalls.TRACE_UPROBE_SESSION
+            return [syscalls.link_uprobe_multi(program, path, step.probes, kind=kind, returns=step.returns)]
+        pmu, bit = _uprobe_pmu()
+        links: list[int] = []
         try:
-            pmu = int((_UPROBE_PMU / "type").read_text())
-            # "config:0": the bit of perf_event_attr.config that asks for the return.
-            bit = int((_UPROBE_PMU / "format" / "retprobe").read_text().strip().partition(":")[2])
-        except (OSError, ValueError) as error:
-            raise AttachFailed(
-                "the kernel has no uprobe perf events", "use a kernel with CONFIG_UPROBE_EVENTS=y"
-            ) from error
+            for probe in step.probes:
+                links.append(
+                    syscalls.link_perf_uprobe(program, pmu, path, probe, bit if step.returns else None)
+                )
+        except OSError:
+            detach(links)
+            raise
+        return links
 
-        def link(program: int, path: str, offset: int, returns: bool) -> int:
-            return syscalls.link_perf_uprobe(program, pmu, path, offset, bit if returns else None)
+    def last_fired(self, target: int) -> int:
+        """When a probe of this target last fired: nanoseconds on the boot clock, to a second; 0: never."""
+        raw = self._fired.get(target.to_bytes(4, "little"))
+        return int.from_bytes(raw, "little") if raw else 0
 
-        return link
+    def forget_fired(self, target: int) -> None:
+        """The index is about to stand for another file."""
+        self._fired.put(target.to_bytes(4, "little"), bytes(8))
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -223,6 +306,10 @@ class Kernel:
                 live += 1
             else:
                 self._connections.delete(key)
+        for key in list(self._threads.keys()):
+            _id, pid, _ = abi.THREAD_KEY.unpack(key)
+            if not (self._options.proc / str(pid)).exists():
+                self._threads.delete(key)
         for key in list(self._processes.keys()):
             started = self._processes.get(key)
             if started and not alive(int.from_bytes(key, "little"), int.from_bytes(started, "little")):

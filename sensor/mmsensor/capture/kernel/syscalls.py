@@ -13,7 +13,7 @@ import fcntl
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NR_BPF, _NR_PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platform.machine(), (-1, -1))
@@ -22,13 +22,20 @@ _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _MAP_GET_NEXT_KEY = 4
+_PROG_LOAD = 5
 _RAW_TRACEPOINT_OPEN = 17
 _LINK_CREATE = 28
 _LINK_GET_FD_BY_ID = 30
 
-#: enum bpf_attach_type, BPF_TRACE_UPROBE_MULTI (Linux 6.6).
+#: enum bpf_attach_type: one link for many places of a file (Linux 6.6), and with entry and return in one
+#: program (Linux 6.13).
 TRACE_UPROBE_MULTI = 48
+TRACE_UPROBE_SESSION = 57
+_PERF_EVENT = 41
 _UPROBE_MULTI_F_RETURN = 1
+
+_PROG_TYPE_KPROBE = 2
+_RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 
 _PERF_TYPE_SOFTWARE = 1
 _PERF_COUNT_SW_DUMMY = 9
@@ -37,7 +44,6 @@ _PERF_FLAG_WATERMARK = 1 << 14
 _PERF_FLAG_MMAP2 = 1 << 23
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE = 0x2400
-_PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_ATTR_SIZE = 112
 
 
@@ -107,10 +113,20 @@ class Map:
             current = ctypes.create_string_buffer(following.raw, self._key_size)
 
 
-def link_uprobe_multi(program: int, path: str, offset: int, returns: bool) -> int:
-    """Links a program to one file offset, for every process there is and will be."""
+def link_uprobe_multi(
+    program: int, path: str, probes: Sequence[tuple[int, int]], *, kind: int, returns: bool
+) -> int:
+    """Links a program to places in a file, for every process there is and will be.
+
+    `probes` are (offset, cookie); `kind` is TRACE_UPROBE_MULTI or TRACE_UPROBE_SESSION, as the program was
+    loaded.
+    """
     path_buffer = ctypes.create_string_buffer(path.encode())
-    offsets = ctypes.create_string_buffer(struct.pack("=Q", offset), 8)
+    count = len(probes)
+    offsets, cookies = (
+        ctypes.create_string_buffer(struct.pack(f"={count}Q", *column), 8 * count)
+        for column in zip(*probes, strict=True)
+    )
     flags = _UPROBE_MULTI_F_RETURN if returns else 0
     return _bpf(
         _LINK_CREATE,
@@ -118,25 +134,52 @@ def link_uprobe_multi(program: int, path: str, offset: int, returns: bool) -> in
             "=4I4Q3I",
             program,
             0,
-            TRACE_UPROBE_MULTI,
+            kind,
             0,
             _address(path_buffer),
             _address(offsets),
             0,
-            0,
-            1,
+            _address(cookies),
+            count,
             flags,
             0,
         ),
     )
 
 
-def knows_uprobe_multi(program: int) -> bool:
-    """Whether this kernel links `uprobe_multi`: it looks at the path only where it knows the type."""
+def knows_uprobe_link(kind: int) -> bool:
+    """Whether this kernel has links of TRACE_UPROBE_MULTI or TRACE_UPROBE_SESSION. Raises OSError where it
+    lets us load no program at all."""
+    license_buffer = ctypes.create_string_buffer(b"GPL")
+    instructions = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
+    attributes = struct.pack(
+        "=IIQQIIQII16sII",
+        _PROG_TYPE_KPROBE,
+        len(_RETURN_0) // 8,
+        _address(instructions),
+        _address(license_buffer),
+        0,
+        0,
+        0,
+        0,
+        0,
+        b"mm_probe",
+        0,
+        kind,
+    )
     try:
-        os.close(link_uprobe_multi(program, "/", 0, False))
+        program = _bpf(_PROG_LOAD, attributes)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    try:
+        # It looks at the path, which is no regular file, only where it knows the kind.
+        os.close(link_uprobe_multi(program, "/", [(0, 0)], kind=kind, returns=False))
     except OSError as error:
         return error.errno == errno.EBADF
+    finally:
+        os.close(program)
     return True
 
 
@@ -148,9 +191,12 @@ def link_raw_tracepoint(program: int, name: str | None) -> int:
     )
 
 
-def link_perf_uprobe(program: int, pmu: int, path: str, offset: int, return_bit: int | None) -> int:
-    """A uprobe as a perf event, kernels from 4.17 on; `return_bit` is the config bit that makes it a
-    uretprobe, None for an ordinary one."""
+def link_perf_uprobe(
+    program: int, pmu: int, path: str, probe: tuple[int, int], return_bit: int | None
+) -> int:
+    """A uprobe as a perf event with a cookie, kernels from 5.15 on. `probe` is (offset, cookie); `return_bit`
+    is the config bit that makes it a uretprobe, None for an ordinary one."""
+    offset, cookie = probe
     path_buffer = ctypes.create_string_buffer(path.encode())
     config = 0 if return_bit is None else 1 << return_bit
     attributes = struct.pack(
@@ -168,14 +214,18 @@ def link_perf_uprobe(program: int, pmu: int, path: str, offset: int, return_bit:
         offset,  # config2: probe_offset
     ).ljust(_PERF_ATTR_SIZE, b"\0")
     # Such an event needs a CPU, but a program attached to a uprobe runs on all of them.
-    fd = _perf_event_open(attributes, 0)
+    event = _perf_event_open(attributes, 0)
     try:
-        fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program)
-        fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+        # The link holds the event from here on.
+        link = _bpf(_LINK_CREATE, struct.pack("=4IQ", program, event, _PERF_EVENT, 0, cookie))
+        try:
+            fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
+        except OSError:
+            os.close(link)
+            raise
+        return link
+    finally:
+        os.close(event)
 
 
 def open_mapping_events(cpu: int) -> int:

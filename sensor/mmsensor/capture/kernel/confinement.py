@@ -60,7 +60,7 @@ def obstacles() -> list[Obstacle]:
         found.append(
             Obstacle(
                 "this is a user namespace, where capabilities do not count for probes",
-                "run it on the host or in a container without a user namespace (not rootless, no userns-remap)",
+                "run it on the host, or in a container that is not rootless and has no userns-remap",
             )
         )
     if lockdown() == "confidentiality":

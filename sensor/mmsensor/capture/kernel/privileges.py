@@ -69,8 +69,8 @@ RIGHTS = (
         "CAP_SYS_PTRACE",
         19,
         "look into the processes of other users: their mappings, executable and mount namespace",
-        "the executables of other users' processes are unknown, and their TLS libraries in containers, in other "
-        "mount namespaces or deleted are not covered; before Linux 6.15 none of their processes is",
+        "the executables of other users' processes are unknown; their TLS libraries that are deleted or in "
+        "other mount namespaces (containers) are not covered; before Linux 6.15 none of their processes is",
         Without.DEGRADES,
     ),
     Right(

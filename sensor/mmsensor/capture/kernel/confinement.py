@@ -53,28 +53,23 @@ def seccomp_filters(proc: Path = Path("/proc")) -> int:
     return int(fields.get("Seccomp_filters", 1))
 
 
-def obstacles() -> list[Obstacle]:
-    """Everything that explains an EPERM of bpf(2) or perf_event_open(2) for who holds the capabilities."""
-    found = []
+def why_refused() -> Obstacle:
+    """The likeliest reason for an EPERM of bpf(2) or perf_event_open(2) where the capabilities are held."""
     if in_first_namespace("user") is False:
-        found.append(
-            Obstacle(
-                "this is a user namespace, where capabilities do not count for probes",
-                "run it on the host, or in a container that is not rootless and has no userns-remap",
-            )
+        return Obstacle(
+            "this is a user namespace, where capabilities do not count for probes",
+            "run it on the host, or in a container that is not rootless and has no userns-remap",
         )
     if lockdown() == "confidentiality":
-        found.append(
-            Obstacle(
-                "kernel lockdown is in confidentiality mode, which lets no program read memory",
-                "boot with lockdown=integrity",
-            )
+        return Obstacle(
+            "kernel lockdown is in confidentiality mode, which lets no program read memory",
+            "boot with lockdown=integrity",
         )
     if filters := seccomp_filters():
-        found.append(
-            Obstacle(
-                f"seccomp filters this process ({filters}) and may refuse bpf and perf_event_open",
-                "allow both in the container's seccomp profile, or in SystemCallFilter= of the unit",
-            )
+        return Obstacle(
+            f"seccomp filters this process ({filters}) and may refuse bpf and perf_event_open",
+            "allow both in the container's seccomp profile, or in SystemCallFilter= of the unit",
         )
-    return found
+    return Obstacle(
+        "neither capabilities nor seccomp nor lockdown is why", "look for a security module that forbids it"
+    )

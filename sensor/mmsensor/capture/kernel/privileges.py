@@ -7,12 +7,14 @@ again. The kernel asks the real questions; what is asked here beforehand only tu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
 from mmsensor.capture.errors import CaptureForbidden
+from mmsensor.capture.kernel import syscalls
 
 _STATUS = Path("/proc/self/status")
 
@@ -131,6 +133,20 @@ def missing(when: Collection[When] = (When.ALWAYS,), among: Collection[str] | No
 def require_to_load() -> None:
     """Raises CaptureForbidden where the kernel would not load a single probe."""
     _refuse("to load probes", [right for right in missing() if right.without is Without.REFUSES])
+
+
+def require_perf_uprobes(pmu: int) -> None:
+    """Raises CaptureForbidden where we may attach no probe as a perf event; `pmu` is the number of their kind.
+
+    Which right that takes differs between kernels of one version, so the kernel is asked: for a probe on a
+    folder, which it refuses in any case, but only after the question of rights.
+    """
+    try:
+        os.close(syscalls.link_perf_uprobe(-1, pmu, "/", (0, 0), None))
+    except PermissionError:
+        _refuse("to attach probes as perf events", missing((When.PERF_EVENTS,), among=()))
+    except OSError:
+        return
 
 
 def _refuse(purpose: str, lacking: list[Right]) -> None:

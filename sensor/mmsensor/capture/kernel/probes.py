@@ -16,9 +16,10 @@ from typing import NamedTuple
 from mmsensor.capture.errors import AttachFailed, CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.functions import Function
 from mmsensor.capture.hooks import BY_NAME, Way
-from mmsensor.capture.kernel import abi, syscalls
+from mmsensor.capture.kernel import abi, privileges, syscalls
 from mmsensor.capture.kernel.abi import Counter, State
 from mmsensor.capture.kernel.btf import KERNEL_BTF
+from mmsensor.capture.kernel.confinement import why_refused
 from mmsensor.capture.kernel.libbpf import BpfObject, Ring
 from mmsensor.capture.options import CaptureOptions, LinkKind
 
@@ -51,18 +52,6 @@ class _Step(NamedTuple):
     probes: tuple[tuple[int, int], ...]
 
 
-def _require(purpose: str, **capabilities: int) -> None:
-    """Rights are what counts, not the user: the systemd unit runs without root and with these alone."""
-    status = Path("/proc/self/status").read_text()
-    held = int(status.partition("CapEff:")[2].split()[0], 16)
-    missing = [name for name, number in capabilities.items() if not held >> number & 1]
-    if missing:
-        raise CaptureForbidden(
-            f"no permission {purpose} ({', '.join(missing)})",
-            "run it with sudo or as the systemd unit; docs/install.md says what the unit needs",
-        )
-
-
 def _choose_link_kind(wanted: LinkKind | None) -> LinkKind:
     """The best kind that the kernel has, or the wanted one. Raises CaptureUnavailable without that."""
     try:
@@ -79,14 +68,20 @@ def _choose_link_kind(wanted: LinkKind | None) -> LinkKind:
     return LinkKind.PERF_EVENT
 
 
-def _uprobe_pmu() -> tuple[int, int]:
+class _Pmu(NamedTuple):
     """The number of the perf events that are uprobes, and the config bit that asks for the return."""
+
+    number: int
+    return_bit: int
+
+
+def _uprobe_pmu() -> _Pmu:
     try:
-        pmu = int((_UPROBE_PMU / "type").read_text())
+        number = int((_UPROBE_PMU / "type").read_text())
         # "config:0"
-        return pmu, int((_UPROBE_PMU / "format" / "retprobe").read_text().strip().partition(":")[2])
+        return _Pmu(number, int((_UPROBE_PMU / "format" / "retprobe").read_text().strip().partition(":")[2]))
     except (OSError, ValueError) as error:
-        raise AttachFailed(
+        raise CaptureUnavailable(
             "the kernel has no uprobe perf events", "use a kernel with CONFIG_UPROBE_EVENTS=y"
         ) from error
 
@@ -109,7 +104,7 @@ class Kernel:
     """Loads the object on construction. Raises CaptureUnavailable where it cannot."""
 
     def __init__(self, options: CaptureOptions) -> None:
-        _require("to load probes", CAP_BPF=39, CAP_PERFMON=38)
+        privileges.require_to_load()
         if not KERNEL_BTF.exists():
             raise CaptureUnavailable(
                 f"the kernel has no BTF ({KERNEL_BTF})",
@@ -123,13 +118,10 @@ class Kernel:
             )
         self._options = options
         self.link_kind = _choose_link_kind(options.link_kind)
-        self._object = self._load()
         if self.link_kind is LinkKind.PERF_EVENT:
-            try:
-                _require("to attach probes to programs on a kernel before 6.6", CAP_SYS_ADMIN=21)
-            except CaptureUnavailable:
-                self._object.close()
-                raise
+            self._pmu = _uprobe_pmu()
+            privileges.require_perf_uprobes(self._pmu.number)
+        self._object = self._load()
         self._fixed: list[int] = []
         try:
             self._settings = self._map("settings", 4, abi.SETTINGS.size)
@@ -143,9 +135,9 @@ class Kernel:
             self._counters = self._map("counters", 4, 8 * self._cpus)
             self._configure()
             self.ring = Ring(self._object.map_fd("records"))
-            self._fixed.append(
-                syscalls.link_raw_tracepoint(self._object.program_fd("process_exit"), "sched_process_exit")
-            )
+            self._trace("process_exit", "sched_process_exit")
+            #: Whether the kernel tells the other end of sockets.
+            self.sees_peers = options.peer_addresses and self._trace_sockets()
         except OSError as error:
             self.close()
             raise _unavailable(error) from error
@@ -165,6 +157,18 @@ class Kernel:
             )
         except OSError as error:
             raise _unavailable(error) from error
+
+    def _trace(self, program: str, tracepoint: str) -> None:
+        self._fixed.append(syscalls.link_raw_tracepoint(self._object.program_fd(program), tracepoint))
+
+    def _trace_sockets(self) -> bool:
+        """False on kernels before 6.3, which have no such tracepoints."""
+        try:
+            self._trace("socket_sent", "sock_send_length")
+            self._trace("socket_received", "sock_recv_length")
+        except FileNotFoundError:
+            return False
+        return True
 
     def _map(self, name: str, key_size: int, value_size: int) -> syscalls.Map:
         return syscalls.Map(self._object.map_fd(name), key_size, value_size)
@@ -254,7 +258,7 @@ class Kernel:
             if step.program == _SESSION:
                 kind = syscalls.TRACE_UPROBE_SESSION
             return [syscalls.link_uprobe_multi(program, path, step.probes, kind=kind, returns=step.returns)]
-        pmu, bit = _uprobe_pmu()
+        pmu, bit = self._pmu
         links: list[int] = []
         try:
             for probe in step.probes:
@@ -347,10 +351,9 @@ def detach(links: Sequence[int]) -> None:
 def _unavailable(error: OSError) -> CaptureUnavailable:
     name = errno.errorcode.get(error.errno or 0, "?")
     if error.errno == errno.EPERM:
-        return CaptureForbidden(
-            f"the kernel refuses BPF ({name})",
-            "run as root with CAP_BPF and CAP_PERFMON, outside of kernel lockdown",
-        )
+        # The capabilities are there, or we would not have come so far.
+        why = why_refused()
+        return CaptureForbidden(f"the kernel refuses BPF ({name}): {why.reason}", why.hint)
     return CaptureUnavailable(
         f"the kernel does not load the probes ({name}: {error.strerror})",
         "use Linux 5.15 or newer with CONFIG_BPF_SYSCALL, CONFIG_UPROBES and BTF",

@@ -20,6 +20,7 @@ from mmproto.exits import Exit
 from mmsensor.attribution.keyhash import HASH_KEY_FILE, KeyHash
 from mmsensor.attribution.rules import Attribution
 from mmsensor.capture.errors import CaptureForbidden, CaptureUnavailable
+from mmsensor.capture.kernel import privileges
 from mmsensor.capture.options import CaptureOptions
 from mmsensor.capture.session import Capture
 from mmsensor.config import SensorSettings, split_address
@@ -77,7 +78,7 @@ def run(settings: SensorSettings, only_pids: frozenset[int] | None = None) -> No
         identity = Identity(
             options.node, version(), options.boot_id, started_ns, str(settings.state_dir), url
         )
-        reporter = StatusReporter(daemon, identity)
+        reporter = StatusReporter(daemon, identity, _shortfalls())
         _listen_control(control, settings, reporter)
         control.start()
         _announce(settings, url, reporter)
@@ -137,6 +138,14 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
         code = Exit.PERMISSION if isinstance(error, CaptureForbidden) else Exit.UNHEALTHY
         raise CannotStart(f"{error.reason}: {error.hint}", code) from error
     return capture
+
+
+def _shortfalls() -> list[str]:
+    """What is not measured for want of rights; in the journal too, where one looks after a start."""
+    sentences = privileges.shortfalls()
+    for sentence in sentences:
+        _LOG.warning("%s", sentence)
+    return sentences
 
 
 def _sink(settings: SensorSettings) -> Sink:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,16 @@ class StatusReporter:
     """Takes the snapshot. `watch` is called now and then by the loop, `snapshot` from any thread."""
 
     def __init__(
-        self, daemon: Daemon, identity: Identity, clock: Callable[[], float] = time.monotonic
+        self,
+        daemon: Daemon,
+        identity: Identity,
+        shortfalls: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`shortfalls`: what is not measured for want of rights, a sentence each."""
         self._daemon = daemon
         self._identity = identity
+        self._shortfalls = list(shortfalls)
         self._clock = clock
         self._losses: deque[tuple[float, Counts]] = deque()
 
@@ -134,7 +140,7 @@ class StatusReporter:
         return reasons
 
     def _degraded(self, document: Mapping[str, Any]) -> list[str]:
-        reasons: list[str] = []
+        reasons = list(self._shortfalls)
         targets = document["targets"]
         if not any(target["attached"] for target in targets):
             reasons.append("attached to nothing: no running process maps a TLS library that is known")

@@ -136,7 +136,7 @@ def require_to_load() -> None:
 
 
 def require_perf_uprobes(pmu: int) -> None:
-    """Raises CaptureForbidden where we may attach no probe as a perf event; `pmu` is the number of their kind.
+    """Raises CaptureForbidden where we may attach no probe as a perf event; `pmu` is their kind's number.
 
     Which right that takes differs between kernels of one version, so the kernel is asked: for a probe on a
     folder, which it refuses in any case, but only after the question of rights.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -136,6 +137,29 @@ def targets(config: Path | None, state_dir: Path | None, output: str) -> None:
     """List the files with TLS functions: which are attached, and why the others are not."""
     document = _asked(config, state_dir, "/targets")
     _print(document, output, lambda: render.targets_text(document))
+
+
+@main.command()
+@config_option
+@state_option
+@output_option
+@_one_line_errors
+def doctor(config: Path | None, state_dir: Path | None, output: str) -> None:
+    """Look at everything the sensor needs here: kernel, rights, probes, storage, pipeline.
+
+    Needs neither root nor a running sensor; what it cannot find out without them it says.
+    Exit code: 0 healthy, 1 a check failed, 3 something to be improved or not found out.
+    """
+    from mmsensor.doctor.checks import CHECKS  # noqa: PLC0415
+    from mmsensor.doctor.examination import document as summed_up  # noqa: PLC0415
+    from mmsensor.doctor.examination import examine  # noqa: PLC0415
+    from mmsensor.doctor.report import text  # noqa: PLC0415
+    from mmsensor.doctor.surroundings import Surroundings  # noqa: PLC0415
+
+    flags = {"state_dir": str(state_dir) if state_dir else None}
+    document = summed_up(list(examine(CHECKS, Surroundings(config, flags))))
+    _print(document, output, lambda: text(document, shutil.get_terminal_size((100, 24)).columns))
+    sys.exit(_VERDICT_EXITS[document["verdict"]])
 
 
 @main.command()

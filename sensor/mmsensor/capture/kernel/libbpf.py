@@ -82,6 +82,15 @@ def _is_old(library: ctypes.CDLL) -> bool:
     return not hasattr(library, "libbpf_major_version") or library.libbpf_major_version() < 1
 
 
+def version() -> str:
+    """Of the libbpf that is used: "1.1", or "0.5 or older". Raises CaptureUnavailable without one."""
+    library = _load_library()
+    if not hasattr(library, "libbpf_version_string"):
+        return "0.5 or older"
+    library.libbpf_version_string.restype = ctypes.c_char_p
+    return str(library.libbpf_version_string().decode()).removeprefix("v")
+
+
 def _rewritten_kernel_btf() -> int:
     """A memory file with the kernel's BTF for an old libbpf."""
     fd = os.memfd_create("kernel.btf", os.MFD_CLOEXEC)

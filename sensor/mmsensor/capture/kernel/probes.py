@@ -37,7 +37,8 @@ _ATTACH_TYPES = {
 }
 
 
-def _object_path() -> Path:
+def object_path() -> Path:
+    """The compiled probes. Raises CaptureUnavailable where they are not built."""
     path = Path(str(resources.files("mmsensor._bpf"))) / "tls.bpf.o"
     if not path.is_file():
         raise CaptureUnavailable("the probes are not built", "run `make setup` (or bpf/build.sh)")
@@ -150,7 +151,7 @@ class Kernel:
             kinds[_SESSION] = syscalls.TRACE_UPROBE_SESSION
         try:
             return BpfObject(
-                _object_path(),
+                object_path(),
                 map_entries={"records": self._options.ring_bytes},
                 attach_type=kinds,
                 left_out=[] if session else [_SESSION],

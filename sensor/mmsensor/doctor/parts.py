@@ -1,0 +1,43 @@
+"""The parts that come with us or with the distribution: libbpf and the compiled probes."""
+
+from __future__ import annotations
+
+import struct
+
+from mmsensor.capture.errors import CaptureUnavailable
+from mmsensor.capture.kernel import libbpf
+from mmsensor.capture.kernel.probes import object_path
+from mmsensor.doctor.findings import Finding, fail, ok
+from mmsensor.doctor.surroundings import Surroundings
+from mmsensor.render import size
+
+#: The beginning of an ELF header: magic and class, data; then type and machine.
+_ELF = struct.Struct("<4sBB10xHH")
+_MACHINE_BPF = 247
+
+
+def check_libbpf(_place: Surroundings) -> Finding:
+    try:
+        return ok(f"libbpf {libbpf.version()}")
+    except CaptureUnavailable as error:
+        return fail(error.reason, error.hint)
+
+
+def check_probes(_place: Surroundings) -> Finding:
+    """Whether the object is there, and is one. Whether it fits the kernel shows when it is loaded."""
+    try:
+        path = object_path()
+        data = path.read_bytes()
+    except CaptureUnavailable as error:
+        return fail(error.reason, error.hint)
+    except OSError as error:
+        return fail(
+            f"{error.filename} cannot be read: {error.strerror}", "make it readable for the sensor's user"
+        )
+    rebuild = "build it anew with `make setup` or bpf/build.sh, or install the package again"
+    if len(data) < _ELF.size:
+        return fail(f"{path} is cut short", rebuild)
+    magic, bits, order, _kind, machine = _ELF.unpack_from(data)
+    if (magic, bits, order, machine) != (b"\x7fELF", 2, 1, _MACHINE_BPF):
+        return fail(f"{path} is no BPF object", rebuild)
+    return ok(f"{path.name}, {size(len(data))}, in {path.parent}")

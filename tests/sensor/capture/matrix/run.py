@@ -1,0 +1,144 @@
+"""Runs one client of the matrix under a capture, and compares what was captured with what the server saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmproto.reader import Direction
+from mmsensor.capture.options import CaptureOptions, TargetStatus
+from tests.e2e.provider.certificates import Certificates
+from tests.sensor.capture.matrix.server import EchoServer, Served, serving
+from tests.sensor.capture.matrix.table import SIZES, Client, Plan, Whole
+from tests.sensor.capture.recorder import Recorder, Seen, started
+from tests.sensor.capture.workloads.control import pattern
+
+#: A file that was never seen is examined once it is mapped: a client may be started so often for that alone.
+WARM_STARTS = 20
+#: One capture for all clients: every one is a process that starts after the probes were attached.
+OPTIONS = CaptureOptions(ring_bytes=32 << 20)
+
+
+@dataclass
+class Outcome:
+    """What became of one client. Bytes are plaintext above TLS, as the server counted and as captured."""
+
+    client: Client
+    target: TargetStatus | None = None
+    written: int = 0
+    written_captured: int = 0
+    read: int = 0
+    read_captured: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def result(self) -> str:
+        return f"NOT AS EXPECTED: {'; '.join(self.problems)}" if self.problems else str(self.client.expected)
+
+
+def run(client: Client, recorder: Recorder, certificates: Certificates, folder: Path) -> Outcome:
+    """An assertion that fails here is the test bed's fault; what the sensor did wrong is in `problems`."""
+    outcome = Outcome(client)
+    with serving(EchoServer(certificates, client.protocols, client.grpc)) as server:
+        plan = _make_plan(folder, certificates, server.port)
+        library = client.library(plan)
+        if not client.setup:
+            _warm_up(client, plan, recorder, library)
+        with started(_held(client, plan)) as process:
+            assert process.line() == "ready"
+            recorder.until(lambda: _examined(recorder, library) is not None, f"{library} was examined")
+            outcome.target = _examined(recorder, library)
+            server.finished()
+            recorder.capture.allow(process.pid)
+            process.go()
+            while process.process.poll() is None:
+                recorder.poll()
+            assert process.process.returncode == 0, f"{client.name} ended with {process.process.returncode}"
+            recorder.settle()
+            seen = [seen for key, seen in recorder.seen.items() if key.pid == process.pid]
+        _compare(outcome, server.finished(), seen)
+    return outcome
+
+
+def _make_plan(folder: Path, certificates: Certificates, port: int) -> Plan:
+    bodies = []
+    for number, size in enumerate(SIZES):
+        body = folder / f"body-{number}"
+        body.write_bytes(pattern(size, number))
+        bodies.append(body)
+    return Plan(port, certificates.ca, tuple(bodies), folder)
+
+
+def _held(client: Client, plan: Plan) -> list[str]:
+    """A shell that becomes the client when told: by then its pid is on the capture's list."""
+    setup = [client.setup(plan)] if client.setup else []
+    release = [client.release] if client.release else []
+    lines = "\n".join([*setup, "echo ready", "read go", *release, 'exec "$@"'])
+    return [*client.around, "sh", "-ec", lines, "held", *client.command(plan)]
+
+
+def _warm_up(client: Client, plan: Plan, recorder: Recorder, library: Path) -> None:
+    for _ in range(WARM_STARTS):
+        if _examined(recorder, library):
+            return
+        with started(_held(client, plan)) as process:
+            process.line()
+            process.go()
+            while process.process.poll() is None:
+                recorder.poll()
+            assert process.process.returncode == 0, f"{client.name} ended with {process.process.returncode}"
+
+
+def _examined(recorder: Recorder, library: Path) -> TargetStatus | None:
+    """That file as a target, once it is decided what becomes of it."""
+    facts = library.stat() if library.exists() else None
+    for target in recorder.capture.targets():
+        # A file that only its own mount namespace shows is known by its path alone.
+        same = (
+            (target.device, target.inode) == (facts.st_dev, facts.st_ino)
+            if facts
+            else target.path == str(library)
+        )
+        if same and (target.attached or target.reason):
+            return target
+    return None
+
+
+def _compare(outcome: Outcome, served: list[Served], seen: list[Seen]) -> None:
+    assert served, "the client called nobody"
+    outcome.written = sum(len(each.received) for each in served)
+    outcome.read = sum(len(each.sent) for each in served)
+    outcome.written_captured = sum(len(each.data[Direction.WRITE]) for each in seen)
+    outcome.read_captured = sum(len(each.data[Direction.READ]) for each in seen)
+    expected, target = outcome.client.expected, outcome.target
+    assert target is not None
+    if isinstance(expected, Whole):
+        if not target.attached:
+            outcome.problems.append(f"not attached: {target.reason}")
+        outcome.problems += _differences(served, seen)
+    elif target.attached or target.reason != expected.reason:
+        outcome.problems.append(f"attached: {target.attached}, reason: {target.reason or 'none'}")
+
+
+def _differences(served: list[Served], seen: list[Seen]) -> list[str]:
+    """Every connection of the server's must be one captured connection, byte for byte in both directions."""
+    left = list(seen)
+    problems = []
+    for number, each in enumerate(served):
+        match = next((candidate for candidate in left if _is_same(each, candidate)), None)
+        if match is None:
+            problems.append(f"connection {number} of {len(served)} differs")
+        else:
+            left.remove(match)
+            if match.late:
+                problems.append(f"connection {number} was seen late")
+    if left:
+        problems.append(f"{len(left)} captured connections are nobody's")
+    return problems
+
+
+def _is_same(served: Served, seen: Seen) -> bool:
+    read = seen.data[Direction.READ]
+    # A client may go without reading what comes after the last answer; what it read is what was sent.
+    whole = len(read) >= served.answered and served.sent.startswith(read)
+    return whole and not seen.gaps and seen.data[Direction.WRITE] == served.received

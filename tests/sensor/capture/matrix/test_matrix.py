@@ -1,0 +1,52 @@
+"""The coverage matrix: for each client, bytes written are bytes captured, or there is a named reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.provider.certificates import Certificates, make_certificates
+from tests.sensor.capture.matrix import document
+from tests.sensor.capture.matrix.run import OPTIONS, Outcome, run
+from tests.sensor.capture.matrix.table import TABLE, Client
+from tests.sensor.capture.recorder import Recorder, recording
+
+pytestmark = pytest.mark.capture
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    with recording(options=OPTIONS) as recorder:
+        yield recorder
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
+    collected: list[Outcome] = []
+    yield collected
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.write_line("\n" + document.text_table(collected))
+
+
+@pytest.mark.parametrize("client", TABLE, ids=lambda client: client.name)
+def test_client(
+    client: Client, recorder: Recorder, certificates: Certificates, outcomes: list[Outcome], tmp_path: Path
+) -> None:
+    outcome = run(client, recorder, certificates, tmp_path)
+    outcomes.append(outcome)
+    assert not outcome.problems
+    assert not any(recorder.capture.statistics().lost.values())
+
+
+def test_the_committed_table_is_this_one() -> None:
+    """Its numbers are those of one run; which clients there are and what becomes of them is held here."""
+    committed = document.rows(document.PAGE.read_text())
+    assert committed == [document.claim(client) for client in TABLE]

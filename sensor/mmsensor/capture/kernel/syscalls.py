@@ -197,24 +197,8 @@ def link_perf_uprobe(
     """A uprobe as a perf event with a cookie, kernels from 5.15 on. `probe` is (offset, cookie); `return_bit`
     is the config bit that makes it a uretprobe, None for an ordinary one."""
     offset, cookie = probe
-    path_buffer = ctypes.create_string_buffer(path.encode())
-    config = 0 if return_bit is None else 1 << return_bit
-    attributes = struct.pack(
-        "=IIQQQQQIIQQ",
-        pmu,
-        _PERF_ATTR_SIZE,
-        config,
-        1,  # sample_period
-        0,
-        0,
-        0,
-        1,  # wakeup_events
-        0,
-        _address(path_buffer),  # config1: uprobe_path
-        offset,  # config2: probe_offset
-    ).ljust(_PERF_ATTR_SIZE, b"\0")
     # Such an event needs a CPU, but a program attached to a uprobe runs on all of them.
-    event = _perf_event_open(attributes, 0)
+    event = _open_perf_uprobe(pmu, path, offset, return_bit, cpu=0, sample_period=1)
     try:
         # The link holds the event from here on.
         link = _bpf(_LINK_CREATE, struct.pack("=4IQ", program, event, _PERF_EVENT, 0, cookie))
@@ -226,6 +210,40 @@ def link_perf_uprobe(
         return link
     finally:
         os.close(event)
+
+
+def open_uprobe_counter(pmu: int, path: str, offset: int, return_bit: int | None, pid: int) -> int:
+    """A perf event that only counts how often one process passes a uprobe: read eight bytes of it."""
+    return _open_perf_uprobe(pmu, path, offset, return_bit, pid=pid)
+
+
+def _open_perf_uprobe(
+    pmu: int,
+    path: str,
+    offset: int,
+    return_bit: int | None,
+    *,
+    cpu: int = -1,
+    pid: int = -1,
+    sample_period: int = 0,
+) -> int:
+    path_buffer = ctypes.create_string_buffer(path.encode())
+    config = 0 if return_bit is None else 1 << return_bit
+    attributes = struct.pack(
+        "=IIQQQQQIIQQ",
+        pmu,
+        _PERF_ATTR_SIZE,
+        config,
+        sample_period,
+        0,
+        0,
+        0,
+        1,  # wakeup_events
+        0,
+        _address(path_buffer),  # config1: uprobe_path
+        offset,  # config2: probe_offset
+    ).ljust(_PERF_ATTR_SIZE, b"\0")
+    return _perf_event_open(attributes, cpu, pid)
 
 
 def open_mapping_events(cpu: int) -> int:
@@ -245,13 +263,13 @@ def open_mapping_events(cpu: int) -> int:
     return _perf_event_open(attributes, cpu)
 
 
-def _perf_event_open(attributes: bytes, cpu: int) -> int:
+def _perf_event_open(attributes: bytes, cpu: int, pid: int = -1) -> int:
     buffer = ctypes.create_string_buffer(attributes, _PERF_ATTR_SIZE)
     return _checked(
         _libc.syscall(
             ctypes.c_long(_NR_PERF_EVENT_OPEN),
             buffer,
-            ctypes.c_int(-1),  # all processes
+            ctypes.c_int(pid),  # -1: all of them
             ctypes.c_int(cpu),
             ctypes.c_int(-1),
             ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),

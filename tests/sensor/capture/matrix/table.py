@@ -19,6 +19,10 @@ CLIENTS = Path(__file__).parents[1] / "clients"
 SIZES = (1, 1000, 16_384, 40_009, 1_500_007)
 
 
+#: The reason of a file in which the sensor sees nothing of TLS.
+NOT_RECOGNISED = "not_recognised"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a client is told. `folder` is its own; `bodies` are the files that it posts."""
@@ -213,11 +217,11 @@ TABLE = (
     ),
     Client(
         "CPython, curl_cffi", BORING_WHEEL, python("curl_cffi"),
-        in_package("curl_cffi", "curl_cffi/_wrapper*.so"), Uncovered("no_exported_tls_functions"), HTTP2,
+        in_package("curl_cffi", "curl_cffi/_wrapper*.so"), Uncovered(NOT_RECOGNISED), HTTP2,
     ),
     Client(
         "CPython, grpcio", BORING_WHEEL, python("grpcio"),
-        in_package("grpc", "grpc/_cython/cygrpc*.so"), Uncovered("no_exported_tls_functions"), ("h2",),
+        in_package("grpc", "grpc/_cython/cygrpc*.so"), Uncovered(NOT_RECOGNISED), ("h2",),
         grpc=True,
     ),
     Client("node, https", NODE, javascript(software.node, "https"), at(software.node), EXPORTED),

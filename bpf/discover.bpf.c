@@ -29,8 +29,8 @@ struct {
 	__uint(max_entries, 512 << 10);
 } new_files SEC(".maps");
 
-/* A thread that wants to know which file the kernel sees behind a descriptor maps it executable; the answer
- * is here. Keyed by thread, entered by userspace with a key of zeros. */
+/* A thread that wants to know which file the kernel sees behind a descriptor enters itself with a key of zeros,
+ * maps the descriptor executable, and finds the answer here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 64);
@@ -39,7 +39,7 @@ struct {
 } questions SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MM_DISCOVER_COUNTERS);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -123,10 +123,9 @@ int mapped(struct bpf_raw_tracepoint_args *ctx)
 	struct mm_file_key key;
 	__u64 size;
 
-	if (!mapping || !is_address_space((void *)ctx->args[1]))
-		return 0;
-	file = code_file(mapping);
-	if (!file)
+	/* The flags first: one read, and most mappings are no code. */
+	file = mapping ? code_file(mapping) : NULL;
+	if (!file || !is_address_space((void *)ctx->args[1]))
 		return 0;
 	key = file_key(BPF_CORE_READ(file, f_inode));
 	if (answered(&key))

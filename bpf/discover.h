@@ -53,7 +53,7 @@ struct mm_hold {
 	__u64 started_ns; /* start of the process, CLOCK_BOOTTIME */
 };
 
-/* Indices of the per-CPU array `discover_counters`. */
+/* Indices of the array `discover_counters`. */
 enum mm_discover_counter {
 	MM_NEW_FILES,
 	MM_NEW_FILES_LOST, /* the ring had no room: userspace looks through /proc */
@@ -63,6 +63,7 @@ enum mm_discover_counter {
 	MM_NOT_HELD_TRACED, /* its debugger would see the stop */
 	MM_NOT_HELD_LIMIT, /* too many this second, or at once */
 	MM_NOT_HELD_ALONE, /* nobody there who would let it go */
+	MM_HELD_TOO_LONG, /* counted by the keeper, which let it go */
 	MM_DISCOVER_COUNTERS,
 };
 

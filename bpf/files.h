@@ -14,6 +14,7 @@
 #define MM_VM_EXEC 4
 #define MM_S_IFMT 0170000
 #define MM_S_IFREG 0100000
+#define MM_NANOSECONDS ((1U << 30) - 1)
 /* NAME_MAX and its terminator. */
 #define MM_NAME_MAX 256
 
@@ -80,16 +81,24 @@ struct vm_area_struct___mm {
 	struct file___mm *vm_file;
 } MM_CORE;
 
+/* The ctime. Since Linux 6.13 a high bit beside the nanoseconds says whether somebody has asked for it. */
 static __always_inline __u64 changed_ns(struct inode___mm *inode)
 {
 	struct inode___before_6_11 *older = (void *)inode;
 	struct inode___before_6_6 *oldest = (void *)inode;
+	__u64 seconds, nanoseconds;
 
-	if (bpf_core_field_exists(inode->i_ctime_sec))
-		return BPF_CORE_READ(inode, i_ctime_sec) * 1000000000ULL + BPF_CORE_READ(inode, i_ctime_nsec);
-	if (bpf_core_field_exists(older->__i_ctime))
-		return BPF_CORE_READ(older, __i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(older, __i_ctime.tv_nsec);
-	return BPF_CORE_READ(oldest, i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(oldest, i_ctime.tv_nsec);
+	if (bpf_core_field_exists(inode->i_ctime_sec)) {
+		seconds = BPF_CORE_READ(inode, i_ctime_sec);
+		nanoseconds = BPF_CORE_READ(inode, i_ctime_nsec) & MM_NANOSECONDS;
+	} else if (bpf_core_field_exists(older->__i_ctime)) {
+		seconds = BPF_CORE_READ(older, __i_ctime.tv_sec);
+		nanoseconds = BPF_CORE_READ(older, __i_ctime.tv_nsec);
+	} else {
+		seconds = BPF_CORE_READ(oldest, i_ctime.tv_sec);
+		nanoseconds = BPF_CORE_READ(oldest, i_ctime.tv_nsec);
+	}
+	return seconds * 1000000000ULL + nanoseconds;
 }
 
 /* The regular file that a mapping runs code from, NULL where it is none. */
@@ -119,40 +128,54 @@ static __always_inline struct mm_file_key file_key(struct inode___mm *inode)
 
 static __always_inline struct mount___mm *mount_of(struct vfsmount___mm *inner)
 {
-	return (void *)inner -
-	       __builtin_preserve_field_info(((struct mount___mm *)0)->mnt, BPF_FIELD_BYTE_OFFSET);
+	return (void *)inner - __builtin_preserve_field_info(((struct mount___mm *)0)->mnt, BPF_FIELD_BYTE_OFFSET);
+}
+
+/* A walk from a file up to the root. */
+struct mm_walk {
+	struct dentry___mm *dentry;
+	struct mount___mm *mount;
+	char *to; /* MM_PATH_MAX bytes */
+	__u32 size; /* of what was written */
+	__u32 complete;
+};
+
+/* One step of the walk; where a mount ends, it goes on at what it is mounted on. */
+static long step_up(__u32 index, struct mm_walk *walk)
+{
+	struct dentry___mm *dentry = walk->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
+	struct mount___mm *mount = walk->mount;
+	__u32 at = walk->size;
+	long size;
+
+	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
+		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		walk->mount = BPF_CORE_READ(mount, mnt_parent);
+		walk->complete = walk->mount == mount;
+		return walk->complete;
+	}
+	if (at > MM_PATH_MAX - MM_NAME_MAX)
+		return 1;
+	size = bpf_probe_read_kernel_str(walk->to + at, MM_NAME_MAX, BPF_CORE_READ(dentry, d_name.name));
+	if (size <= 0)
+		return 1;
+	walk->size = at + size;
+	walk->dentry = parent;
+	return 0;
 }
 
 /* Writes the names from the file up to the root of its mount namespace, and returns how many bytes; 0 where
- * they do not fit. Where a mount ends, the way goes on at what it is mounted on. */
+ * they do not fit. */
 static __always_inline __u32 put_path(char *to, struct file___mm *file)
 {
-	struct dentry___mm *dentry = BPF_CORE_READ(file, f_path.dentry);
-	struct mount___mm *mount = mount_of(BPF_CORE_READ(file, f_path.mnt));
-	__u32 at = 0;
+	struct mm_walk walk = {
+		.dentry = BPF_CORE_READ(file, f_path.dentry),
+		.mount = mount_of(BPF_CORE_READ(file, f_path.mnt)),
+		.to = to,
+	};
 
-	for (int i = 0; i < MM_PATH_PARTS; i++) {
-		struct dentry___mm *parent = BPF_CORE_READ(dentry, d_parent);
-		long size;
-
-		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
-			struct mount___mm *above = BPF_CORE_READ(mount, mnt_parent);
-
-			if (above == mount)
-				return at;
-			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-			mount = above;
-			continue;
-		}
-		if (at > MM_PATH_MAX - MM_NAME_MAX)
-			return 0;
-		size = bpf_probe_read_kernel_str(to + at, MM_NAME_MAX, BPF_CORE_READ(dentry, d_name.name));
-		if (size <= 0 || size > MM_NAME_MAX)
-			return 0;
-		at += size;
-		dentry = parent;
-	}
-	return 0;
+	bpf_loop(MM_PATH_PARTS, step_up, &walk, 0);
+	return walk.complete ? walk.size : 0;
 }
 
 #endif /* MM_FILES_H */

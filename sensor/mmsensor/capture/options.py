@@ -27,6 +27,8 @@ class CaptureOptions:
     undecided_bytes: int = 0
     #: The reader looks by itself this often, so that what is below `wake_bytes` is not kept waiting.
     look_every_s: float = 0.05
+    #: Learn the other end of each connection from its socket, where the kernel can tell (Linux 6.3).
+    peer_addresses: bool = True
     #: Capture only these processes, where given; `Capture.allow` adds to them.
     only_pids: frozenset[int] | None = None
     #: The sensor's own TLS is never captured. False only makes sense in tests.
@@ -38,6 +40,13 @@ class CaptureOptions:
     #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or
     #: is not on the root file system, so that nothing is kept in use for nobody.
     linger_s: float = 3600.0
+    #: Stop a process that maps a file never seen before until the file is examined, so that not even the first
+    #: bytes of a process of milliseconds are missed. Needs Linux 6.1 and CAP_KILL.
+    hold_first_exec: bool = False
+    #: Nobody is held longer than this, nor for a smaller file, nor more than so many on the whole machine.
+    hold_s: float = 0.1
+    hold_min_bytes: int = 256 << 10
+    holds_per_second: int = 50
     #: A connection that moved nothing for so long is forgotten.
     idle_s: float = 3600.0
     proc: Path = Path("/proc")
@@ -45,7 +54,8 @@ class CaptureOptions:
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """One file that could be, or is, probed. `reason` says why not, and is empty where `attached`."""
+    """One file that could be, or is, probed. `reason` says why not, and is empty where `attached`; `doubt` what
+    speaks against that being of any use, and is empty where nothing does."""
 
     path: str
     device: int
@@ -55,6 +65,25 @@ class TargetStatus:
     attached: bool
     reason: str
     processes: int
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldStatistics:
+    """Processes stopped at the first mapping of a file, since start.
+
+    held = let_go + too_long + those that wait now. `too_long` were continued by the keeper when their time was
+    up; `left_stopped`, of those let go, had been stopped by somebody else as well. `not_held` by reason.
+    """
+
+    held: int
+    let_go: int
+    too_long: int
+    left_stopped: int
+    not_held: dict[str, int]
+    total_s: float
+    longest_s: float
+    keeper_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +102,7 @@ class CaptureStatistics:
     link_kind: str = ""
     open_connections: int = 0
     hints_lost: int = 0
+    #: Where news of new files come from: "kernel" (filtered there), "perf" (every mapping) or "proc" (by looking).
+    hints: str = ""
+    #: None where nobody is to be held, or nobody can be.
+    holds: HoldStatistics | None = None

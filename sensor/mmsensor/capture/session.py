@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from mmsensor.capture.discovery import proc
-from mmsensor.capture.discovery.targets import Targets
 from mmsensor.capture.discovery.watch import Discovery
 from mmsensor.capture.errors import CaptureUnavailable
 from mmsensor.capture.kernel import abi
@@ -40,7 +39,6 @@ class Capture:
     def __init__(self, options: CaptureOptions | None = None) -> None:
         self._options = options or CaptureOptions()
         self._kernel: Kernel | None = None
-        self._targets: Targets | None = None
         self._discovery: Discovery | None = None
         self._table = StreamTable(self._final_position, idle_ns=int(self._options.idle_s * 1e9))
         self._losses_seen = 0
@@ -55,8 +53,7 @@ class Capture:
             return
         self._kernel = Kernel(self._options)
         try:
-            self._targets = Targets(self._options, self._kernel.attach, time.monotonic)
-            self._discovery = Discovery(self._options, self._targets)
+            self._discovery = Discovery(self._options, self._kernel)
             self._discovery.start()
         except BaseException:
             self.close()
@@ -134,12 +131,12 @@ class Capture:
         self._running().allow(pid)
 
     def targets(self) -> list[TargetStatus]:
-        return self._targets.statuses() if self._targets else []
+        return self._discovery.targets.statuses() if self._discovery else []
 
     def refresh(self) -> None:
         """Compares everything attached with everything running, now."""
-        if self._targets:
-            self._targets.reconcile()
+        if self._discovery:
+            self._discovery.targets.reconcile()
 
     def statistics(self) -> CaptureStatistics:
         """Totals since start; after `close`, those at the end."""
@@ -158,6 +155,8 @@ class Capture:
             link_kind=self._kernel.link_kind.value,
             open_connections=len(self._table),
             hints_lost=self._discovery.hints_lost if self._discovery else 0,
+            hints=self._discovery.hints if self._discovery else "",
+            holds=self._discovery.holds() if self._discovery else None,
         )
 
     def close(self) -> None:
@@ -165,9 +164,6 @@ class Capture:
         if self._discovery:
             self._discovery.close()
             self._discovery = None
-        if self._targets:
-            self._targets.close()
-            self._targets = None
         if self._kernel:
             self._last = self.statistics()
             self._kernel.close()

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -168,9 +169,10 @@ def link_ids(pid: int) -> set[int]:
     """BPF links that a process holds."""
     ids = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for line in info.read_text().splitlines():
-            if line.startswith("link_id:"):
-                ids.add(int(line.split()[1]))
+        with suppress(FileNotFoundError):  # a file that was only open for a look
+            for line in info.read_text().splitlines():
+                if line.startswith("link_id:"):
+                    ids.add(int(line.split()[1]))
     return ids
 
 
@@ -190,39 +192,6 @@ def test_a_killed_sensor_leaves_nothing_attached(kind: LinkKind) -> None:
                 break
             ctypes.CDLL(None).usleep(10_000)
         assert not any(syscalls.link_exists(link) for link in links)
-
-
-def test_one_file_reached_through_two_mounts_is_captured_once(
-    libssl: Path, certificate: Certificate, tmp_path: Path
-) -> None:
-    """An overlay and its lower folder show one file under two device numbers: both get probes."""
-    folders = [tmp_path / name for name in ("lower", "upper", "work", "merged")]
-    for folder in folders:
-        folder.mkdir()
-    lower, upper, work, merged = folders
-    shutil.copy(libssl, lower / "libssl.so.3")
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
-    try:
-        with (
-            started(libssl_workload(merged / "libssl.so.3", certificate, "sizes", sizes=[10, 20_000])) as one,
-            started(libssl_workload(lower / "libssl.so.3", certificate, "peeking")) as other,
-        ):
-            one.line()
-            other.line()
-            with recording([one.pid]) as recorder:
-                attached = [each for each in recorder.capture.targets() if each.path.endswith("libssl.so.3")]
-                assert sum(str(tmp_path) in each.path for each in attached) == 2
-                one.go()
-                one.line()
-                one.go()
-                result = recorder.result(one)
-                recorder.until_closed(2)
-                assert_same(recorder, result["ends"])
-                assert not any(recorder.capture.statistics().lost.values())
-    finally:
-        # Lazily: any other sensor on the machine holds the file for a while.
-        subprocess.run(["umount", "--lazy", str(merged)], check=True)
 
 
 def test_a_connection_that_only_named_its_host_is_closed(certificate: Certificate) -> None:

@@ -1,8 +1,9 @@
 """The files that carry TLS functions: found, attached, counted, let go.
 
-A target is a file, (device, inode), and not a path or a process. The probes sit on the inode, so every
-process that maps it later is captured from its first byte, in whatever container and under whatever name.
-The file is held open while it is attached: its inode number cannot become another file's meanwhile.
+A target is a file and not a path or a process: the real one, below any overlay, as far as the kernel tells.
+The probes sit on its inode, so every process that maps it later is captured from its first byte, in whatever
+container and under whatever name, and once however many mounts lead to it. The file is held open while it is
+attached: its inode number cannot become another file's meanwhile.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from mmsensor.capture import hooks
 from mmsensor.capture.discovery import proc
+from mmsensor.capture.discovery.files import FileKey, FileWatch, NewFile
 from mmsensor.capture.discovery.proc import FileMapping
+from mmsensor.capture.discovery.used import UseWatch
 from mmsensor.capture.errors import AttachFailed
 from mmsensor.capture.functions import Function
 from mmsensor.capture.kernel.abi import TARGETS
@@ -26,9 +32,18 @@ from mmsensor.capture.kernel.probes import detach
 from mmsensor.capture.ladder import elf, symbols
 from mmsensor.capture.options import CaptureOptions, TargetStatus
 
-#: Puts the probes on these functions of a file, which gets an index; returns the descriptors that hold them.
-#: Raises AttachFailed.
-Attach = Callable[[str, Sequence[Function], int], list[int]]
+
+class Probes(Protocol):
+    """What is needed of `mmsensor.capture.kernel.probes.Kernel`."""
+
+    def attach(self, path: str, functions: Sequence[Function], target: int) -> list[int]:
+        """Puts the probes on these functions of a file, which gets an index; returns the descriptors that
+        hold them. Raises AttachFailed."""
+
+    def last_fired(self, target: int) -> int: ...
+
+    def forget_fired(self, target: int) -> None: ...
+
 
 #: Names that promise TLS. What has one and exports nothing we know is reported with the reason beside it,
 #: never probed on a guess.
@@ -44,8 +59,26 @@ _PROMISES = (
 _SHORT_LINGER_S = 60.0
 _REMEMBERED_FILES = 65536
 _SEEN_DELETED = " (deleted)"
+#: A refused file is tried again after this long, then after twice as long each time, up to the second.
+_FIRST_RETRY_S, _LAST_RETRY_S = 2.0, 600.0
 
 _MappingKey = tuple[int, int, int, int, str]
+
+
+class _Identity(NamedTuple):
+    """Which file: the real one where the kernel tells, else as stat has it, with generation 0."""
+
+    device: int
+    inode: int
+    generation: int
+
+
+_NOBODY = _Identity(0, 0, 0)
+
+
+class _Opened(NamedTuple):
+    fd: int
+    path: str  # as its process sees it
 
 
 @dataclass(slots=True)
@@ -62,8 +95,17 @@ class _Target:
     links: list[int] = field(default_factory=list)
     processes: set[int] = field(default_factory=set)
     unused_since: float | None = None
+    identity: _Identity = _NOBODY
+    key: FileKey | None = None
+    failures: int = 0
+    retry_at: float | None = None
+    attached_at: float = 0.0
+    doubt: str = ""
 
-    def status(self) -> TargetStatus:
+    def status(self, now: float) -> TargetStatus:
+        reason = self.reason
+        if self.retry_at is not None:
+            reason += f"; next try in {max(0.0, self.retry_at - now):.0f} s"
         return TargetStatus(
             self.path,
             self.device,
@@ -71,8 +113,9 @@ class _Target:
             self.build_id,
             tuple(function.name for function in self.functions),
             bool(self.links),
-            self.reason,
+            reason,
             len(self.processes),
+            self.doubt,
         )
 
     def close(self) -> None:
@@ -82,50 +125,91 @@ class _Target:
 
 
 class Targets:
-    """The registry. `monotonic` is seconds on any steady clock. Safe to use from several threads."""
+    """The registry. `monotonic` is seconds on any steady clock; without `files` a file is what stat says.
 
-    def __init__(self, options: CaptureOptions, attach: Attach, monotonic: Callable[[], float]) -> None:
+    Safe to use from several threads. Examining may take seconds for a large file, `statuses` never waits for
+    it.
+    """
+
+    def __init__(
+        self,
+        options: CaptureOptions,
+        probes: Probes,
+        monotonic: Callable[[], float],
+        files: FileWatch | None = None,
+    ) -> None:
         self._options = options
-        self._attach = attach
+        self._probes = probes
         self._now = monotonic
+        self._files = files
+        self._uses = UseWatch(options.proc, probes.last_fired, monotonic)
         self._root_device = Path("/").stat().st_dev
-        self._lock = threading.Lock()
-        self._targets: dict[tuple[int, int], _Target] = {}
+        self._at_work = threading.Lock()
+        self._lock = threading.Lock()  # for what `statuses` reads; taken inside the other one
+        self._targets: dict[_Identity, _Target] = {}
         self._free_indices = list(range(TARGETS - 1, 0, -1))
         # What each mapping turned out to be: the target, or None for a file that is of no interest.
-        self._known: OrderedDict[_MappingKey, tuple[int, int] | None] = OrderedDict()
+        self._known: OrderedDict[_MappingKey, _Identity | None] = OrderedDict()
 
     def examine(self, pid: int, mapping: FileMapping) -> None:
         """Looks at one mapping of a process, and attaches to its file where that is worth it."""
-        with self._lock:
-            target = self._target_of(pid, mapping)
-            if target:
-                target.processes.add(pid)
-                target.unused_since = None
+        with self._at_work:
+            _use(self._target_of(pid, mapping), pid)
+
+    def examine_new(self, new: NewFile, files: FileWatch) -> None:
+        """The same for a file that the kernel says nobody has looked at; tells it what became of that."""
+        with self._at_work:
+            opened = _open_mapped(
+                self._options.proc, new.pid, new.mapping, lambda fd: files.identify(fd) == new.key
+            )
+            if opened is None:
+                files.forget(new.key)
+                return
+            target = self._examine_file(opened, new.key)
+            if target is not None:
+                # What a mapping of this path used to be does not hold any more.
+                for key in [
+                    key for key, known in self._known.items() if known is None and key[-1] == opened.path
+                ]:
+                    del self._known[key]
+            _use(target, new.pid)
 
     def reconcile(self) -> None:
         """Compares everything attached with everything mapped: finds what hints missed, counts processes,
-        retries what failed, reads changed files again, lets go of what nobody uses."""
+        reads changed files again, lets go of what nobody uses."""
         running = {
             pid: proc.executable_mappings(self._options.proc, pid) for pid in proc.pids(self._options.proc)
         }
-        with self._lock:
-            users: dict[tuple[int, int], set[int]] = {}
+        with self._at_work:
+            users: dict[_Identity, set[int]] = {}
             for pid, mappings in running.items():
                 for mapping in mappings:
                     target = self._target_of(pid, mapping)
                     if target:
-                        users.setdefault((target.device, target.inode), set()).add(pid)
+                        users.setdefault(target.identity, set()).add(pid)
             for identity, target in list(self._targets.items()):
                 target.processes = users.get(identity, set())
                 self._review(target)
+            self._look_for_silence()
+
+    def retry(self) -> float | None:
+        """Tries refused files again whose time has come. Returns the seconds to the next one's, if any."""
+        with self._at_work:
+            for target in list(self._targets.values()):
+                if target.retry_at is not None and self._now() >= target.retry_at:
+                    self._try_attach(target)
+            waiting = [target.retry_at for target in self._targets.values() if target.retry_at is not None]
+            return max(0.0, min(waiting) - self._now()) if waiting else None
 
     def statuses(self) -> list[TargetStatus]:
+        now = self._now()
         with self._lock:
-            return sorted((target.status() for target in self._targets.values()), key=lambda each: each.path)
+            return sorted(
+                (target.status(now) for target in self._targets.values()), key=lambda each: each.path
+            )
 
     def close(self) -> None:
-        with self._lock:
+        with self._at_work, self._lock:
             detach([link for target in self._targets.values() for link in target.links])
             for target in self._targets.values():
                 target.links = []
@@ -133,7 +217,7 @@ class Targets:
             self._targets.clear()
             self._known.clear()
 
-    # -- with the lock held ------------------------------------------------------------------------
+    # -- at work -----------------------------------------------------------------------------------
 
     def _target_of(self, pid: int, mapping: FileMapping) -> _Target | None:
         key = (mapping.major, mapping.minor, mapping.inode, mapping.generation, mapping.path)
@@ -141,44 +225,57 @@ class Targets:
             self._known.move_to_end(key)
             identity = self._known[key]
             return self._targets.get(identity) if identity else None
-        fd = _open_mapped(self._options.proc, pid, mapping)
-        if fd is None:
+        opened = _open_mapped(
+            self._options.proc, pid, mapping, lambda fd: os.fstat(fd).st_ino == mapping.inode
+        )
+        if opened is None:
             return None  # not remembered: the next process may let us look
-        target = self._examine_file(fd, mapping.path.removesuffix(_SEEN_DELETED))
-        self._known[key] = (target.device, target.inode) if target else None
+        target = self._examine_file(opened, self._files.identify(opened.fd) if self._files else None)
+        self._known[key] = target.identity if target else None
         if len(self._known) > _REMEMBERED_FILES:
             self._known.popitem(last=False)
         return target
 
-    def _examine_file(self, fd: int, path: str) -> _Target | None:
+    def _examine_file(self, opened: _Opened, key: FileKey | None) -> _Target | None:
         """Takes over the descriptor: kept in a new target, closed otherwise."""
         target: _Target | None = None
         try:
-            facts = os.fstat(fd)
-            known = self._targets.get((facts.st_dev, facts.st_ino))
-            if known is not None:
-                return known
-            target = _read_target(fd, facts, path)
+            facts = os.fstat(opened.fd)
+            if key is not None:
+                identity = _Identity(key.device, key.inode, key.generation)
+            else:
+                identity = _Identity(facts.st_dev, facts.st_ino, 0)
+            known = self._targets.get(identity)
+            if known is None:
+                target = _read_target(opened.fd, facts, opened.path)
         except OSError:
             return None
         finally:
             if target is None:
-                os.close(fd)
+                os.close(opened.fd)
         if target is not None:
-            self._targets[target.device, target.inode] = target
+            target.identity, target.key = identity, key
             target.index = self._free_indices.pop() if self._free_indices else 0
             self._try_attach(target)
-        return target
+            with self._lock:
+                self._targets[identity] = target
+        if key is not None and self._files is not None:
+            self._files.done(key)
+        return known or target
 
     def _try_attach(self, target: _Target) -> None:
         if not hooks.sufficient([function.name for function in target.functions]):
             return
         try:
             # The open file and not its path: what was read is what is probed.
-            target.links = self._attach(f"/proc/self/fd/{target.fd}", target.functions, target.index)
-            target.reason = ""
+            target.links = self._probes.attach(f"/proc/self/fd/{target.fd}", target.functions, target.index)
         except AttachFailed as error:
             target.reason = f"attach_failed: {error.reason}"
+            target.retry_at = self._now() + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
+            target.failures += 1
+            return
+        target.reason, target.retry_at, target.failures = "", None, 0
+        target.attached_at = self._now()
 
     def _review(self, target: _Target) -> None:
         facts = os.fstat(target.fd)
@@ -188,8 +285,6 @@ class Targets:
             return
         if target.processes:
             target.unused_since = None
-            if not target.links:
-                self._try_attach(target)
             return
         now = self._now()
         if target.unused_since is None:
@@ -200,14 +295,37 @@ class Targets:
         if now - target.unused_since >= linger:
             self._drop(target)
 
+    def _look_for_silence(self) -> None:
+        """Finds targets that are used and never fire."""
+        if not self._uses.due():
+            return
+        for target in self._targets.values():
+            if target.links and target.index:
+                target.doubt = self._uses.doubt(
+                    target.index, target.attached_at, target.processes, partial(self._others, target)
+                )
+
+    def _others(self, target: _Target, pid: int) -> list[str]:
+        return [each.path for each in self._targets.values() if each is not target and pid in each.processes]
+
     def _drop(self, target: _Target) -> None:
-        identity = (target.device, target.inode)
-        del self._targets[identity]
+        with self._lock:
+            del self._targets[target.identity]
         target.close()
         if target.index:
+            self._probes.forget_fired(target.index)
+            self._uses.forget(target.index)
             self._free_indices.append(target.index)
-        for key in [key for key, known in self._known.items() if known == identity]:
+        for key in [key for key, known in self._known.items() if known == target.identity]:
             del self._known[key]
+        if target.key is not None and self._files is not None:
+            self._files.forget(target.key)
+
+
+def _use(target: _Target | None, pid: int) -> None:
+    if target is not None:
+        target.processes.add(pid)
+        target.unused_since = None
 
 
 def _build(facts: os.stat_result) -> tuple[int, int]:
@@ -232,29 +350,42 @@ def _read_target(fd: int, facts: os.stat_result, path: str) -> _Target | None:
     return _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id, functions, reason=reason)
 
 
-def _open_mapped(root: Path, pid: int, mapping: FileMapping) -> int | None:
-    """Opens the very file that is mapped, whatever its path means by now; None where it cannot be had."""
-    process = root / str(pid)
+def _open_mapped(root: Path, pid: int, mapping: FileMapping, is_it: Callable[[int], bool]) -> _Opened | None:
+    """Opens the very file that is mapped, whatever its path means by now; None where it cannot be had.
+
+    `is_it` tells whether a descriptor that was opened by path is that file.
+    """
+    mapped = root / str(pid) / "map_files" / f"{mapping.start:x}-{mapping.end:x}"
     path = mapping.path.removesuffix(_SEEN_DELETED)
-    candidates = (
-        process / "map_files" / f"{mapping.start:x}-{mapping.end:x}",
-        Path(f"{process}/root{path}"),
-        # The process is gone already, but others will use the file.
-        Path(path),
-    )
-    for number, candidate in enumerate(candidates):
-        try:
-            # Not opened for reading before it is known to be a file: opening a device can do things.
-            handle = os.open(candidate, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
+    with suppress(OSError):
+        path = str(mapped.readlink()).removesuffix(_SEEN_DELETED)
+    # Without a process that still maps it, its file may be where the path says: others will use it.
+    for candidate in (
+        mapped,
+        Path(f"{root}/{pid}/root{path}"),
+        Path(mapping.path.removesuffix(_SEEN_DELETED)),
+    ):
+        fd = _open_regular(candidate)
+        if fd is None:
             continue
-        try:
-            facts = os.fstat(handle)
-            same = number == 0 or facts.st_ino == mapping.inode
-            if same and stat.S_ISREG(facts.st_mode):
-                return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        finally:
-            os.close(handle)
+        with suppress(OSError):
+            if candidate is mapped or is_it(fd):
+                return _Opened(fd, path)
+        os.close(fd)
+    return None
+
+
+def _open_regular(path: Path) -> int | None:
+    """Opens a regular file for reading, and nothing else: opening a device can do things."""
+    try:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
     return None

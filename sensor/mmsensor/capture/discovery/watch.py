@@ -3,6 +3,9 @@
 A thread of its own, so that attaching (milliseconds, and more where many processes map a file) never
 keeps the ring waiting. The first reconcile runs in the caller, so that `start` returns with everything
 attached that is there.
+
+Hints come from the best source the kernel has: new files alone (`FileWatch`), every mapping (`MappingWatch`),
+or nothing but looking often. None of them is trusted to be complete; what they lost is looked for at once.
 """
 
 from __future__ import annotations
@@ -13,73 +16,141 @@ import select
 import threading
 import time
 
+from mmsensor.capture.discovery.files import FileWatch
+from mmsensor.capture.discovery.holds import Holds
 from mmsensor.capture.discovery.mappings import MappingWatch
-from mmsensor.capture.discovery.targets import Targets
-from mmsensor.capture.options import CaptureOptions
+from mmsensor.capture.discovery.targets import Probes, Targets
+from mmsensor.capture.errors import CaptureUnavailable
+from mmsensor.capture.options import CaptureOptions, HoldStatistics
 
 _log = logging.getLogger(__name__)
 
 #: How often /proc is looked through where the kernel gives no hints: then it is the only way.
 _WITHOUT_HINTS_S = 2.0
+#: A program start maps some ten files in a row: one look at all of them, not ten.
 _GATHER_S = 0.001
 
 
 class Discovery:
-    def __init__(self, options: CaptureOptions, targets: Targets) -> None:
+    """Owns the targets: `targets` is complete when `start` returns."""
+
+    def __init__(self, options: CaptureOptions, probes: Probes) -> None:
         self._options = options
-        self._targets = targets
-        self._watch: MappingWatch | None = None
+        self._files = _file_watch()
+        self._mappings = _mapping_watch() if self._files is None else None
+        self._holds: Holds | None = None
+        self.targets = Targets(options, probes, time.monotonic, self._files)
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
 
     @property
+    def hints(self) -> str:
+        return "kernel" if self._files else "perf" if self._mappings else "proc"
+
+    @property
     def hints_lost(self) -> int:
-        return self._watch.lost if self._watch else 0
+        watch = self._files or self._mappings
+        return watch.lost if watch else 0
+
+    def holds(self) -> HoldStatistics | None:
+        return self._holds.statistics() if self._holds else None
 
     def start(self) -> None:
-        # The watch first: what is mapped during the reconcile is seen by one or the other.
-        try:
-            self._watch = MappingWatch()
-        except OSError as error:
-            _log.warning("new mappings are found only by looking every %.0f s: %s", _WITHOUT_HINTS_S, error)
-        self._targets.reconcile()
+        # The watch is on already: what is mapped during the reconcile is seen by one or the other.
+        self.targets.reconcile()
+        if self._options.hold_first_exec:
+            self._holds = self._started_holds()
         self._thread.start()
+
+    def _started_holds(self) -> Holds | None:
+        """From now on, when all that runs has been examined: nobody waits for what is known."""
+        if self._files is None:
+            _log.warning("no process is held: the kernel does not tell of new files (that needs Linux 6.1)")
+            return None
+        try:
+            return Holds(self._files, self._options)
+        except OSError as error:
+            _log.warning("no process is held: %s", error)
+            return None
 
     def _run(self) -> None:
         poller = select.poll()
         poller.register(self._stop_read, select.POLLIN)
-        for fd in self._watch.fds if self._watch else ():
+        for fd in self._hint_fds():
             poller.register(fd, select.POLLIN)
-        every = self._options.reconcile_every_s if self._watch else _WITHOUT_HINTS_S
+        every = self._options.reconcile_every_s if self._hint_fds() else _WITHOUT_HINTS_S
         due = time.monotonic() + every
-        lost = 0
+        retry_s: float | None = None
+        lost = self.hints_lost
         while True:
-            ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
+            ready = poller.poll(self._sleep_s(due, retry_s) * 1000)
             if any(fd == self._stop_read for fd, _ in ready):
                 return
-            # A program start maps some ten files in a row: one look at all of them, not ten.
-            time.sleep(_GATHER_S)
             try:
                 self._take_hints()
                 if time.monotonic() >= due or self.hints_lost > lost:
                     lost = self.hints_lost
                     due = time.monotonic() + every
-                    self._targets.reconcile()
+                    self.targets.reconcile()
+                retry_s = self.targets.retry()
+                if self._holds:
+                    self._holds.release()
+                    self._holds.ping()
             except OSError:
                 # Out of descriptors or memory: that passes, and the next reconcile makes it good.
                 _log.exception("looking for TLS libraries failed; it is tried again")
                 due = min(due, time.monotonic() + _WITHOUT_HINTS_S)
 
+    def _hint_fds(self) -> list[int]:
+        if self._files:
+            return [self._files.fd]
+        return self._mappings.fds if self._mappings else []
+
+    def _sleep_s(self, due: float, retry_s: float | None) -> float:
+        waits = [due - time.monotonic()]
+        if retry_s is not None:
+            waits.append(retry_s)
+        if self._holds:
+            waits.append(Holds.PING_S)
+        return max(0.0, min(waits))
+
     def _take_hints(self) -> None:
-        for pid, mapping in self._watch.read() if self._watch else ():
-            if mapping.inode:
-                self._targets.examine(pid, mapping)
+        if self._files:
+            for new in self._files.read():
+                self.targets.examine_new(new, self._files)
+                if self._holds:
+                    self._holds.release()
+        elif self._mappings:
+            time.sleep(_GATHER_S)
+            for pid, mapping in self._mappings.read():
+                if mapping.inode:
+                    self.targets.examine(pid, mapping)
 
     def close(self) -> None:
-        os.write(self._stop_write, b"\0")
         if self._thread.ident is not None:
+            os.write(self._stop_write, b"\0")
             self._thread.join()
-        if self._watch:
-            self._watch.close()
         os.close(self._stop_read)
         os.close(self._stop_write)
+        if self._holds:
+            self._holds.close()
+        self.targets.close()
+        for watch in (self._files, self._mappings):
+            if watch:
+                watch.close()
+
+
+def _file_watch() -> FileWatch | None:
+    try:
+        return FileWatch()
+    except (OSError, CaptureUnavailable) as error:
+        _log.info("the kernel does not tell of new files alone: %s", error)
+        return None
+
+
+def _mapping_watch() -> MappingWatch | None:
+    try:
+        return MappingWatch()
+    except OSError as error:
+        _log.warning("new mappings are found only by looking every %.0f s: %s", _WITHOUT_HINTS_S, error)
+        return None

@@ -1,0 +1,91 @@
+"""A companion of the sensor that lets held processes go when the sensor does not, however it may have ended.
+
+Usage: python -m mmsensor.capture.discovery.keeper PIPE HOLDS ALLOWED COUNTERS HOLD_MS, all but the last open
+descriptors: a pipe that the sensor writes a byte to now and then, and maps of bpf/hold.h.
+
+The kernel holds a process only until the time in ALLOWED, which the keeper moves on for as long as it lives
+and hears from the sensor. So no process is stopped that nobody would continue, unless sensor and keeper are
+killed in the same instant. SIGTERM is ignored: the end of the pipe is the sign to go, and it comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mmsensor.capture.discovery.files import Counter
+from mmsensor.capture.discovery.holding import Held, HoldMap
+from mmsensor.capture.kernel import syscalls
+
+#: The kernel may stop a process so many rounds after the last one of ours.
+_ROUNDS_ALLOWED = 3
+_ROUNDS_IN_A_HOLD = 4
+#: A sensor that was silent for so long is busy or stuck: nobody is stopped on its account.
+_SILENT_S = 1.0
+_PROC = Path("/proc")
+
+
+class Keeper:
+    def __init__(self, pipe: int, holds: int, allowed: int, counters: int, hold_ms: int) -> None:
+        self._pipe = pipe
+        self._holds = HoldMap(holds)
+        self._allowed = syscalls.Map(allowed, 4, 8)
+        self._counters = syscalls.Map(counters, 4, 8)
+        self._hold_ns = hold_ms * 1_000_000
+        self._round_ms = max(1, hold_ms // _ROUNDS_IN_A_HOLD)
+        self._heard = time.monotonic()
+
+    def run(self) -> None:
+        """Until the sensor has closed its end of the pipe, or died."""
+        poller = select.poll()
+        poller.register(self._pipe, select.POLLIN)
+        while not poller.poll(self._round_ms) or self._hear():
+            if time.monotonic() - self._heard < _SILENT_S:
+                self._allow(_ROUNDS_ALLOWED * self._round_ms)
+            self._let_go_older_than(self._hold_ns)
+        self._allow(0)
+        # A program that was running when the links went may stop one more.
+        for _ in range(2):
+            self._let_go_older_than(0)
+            time.sleep(self._round_ms / 1000)
+        self._let_go_older_than(0)
+
+    def _hear(self) -> bool:
+        """Whether the sensor is there; it has written, or closed the pipe."""
+        self._heard = time.monotonic()
+        return bool(os.read(self._pipe, 4096))
+
+    def _allow(self, for_ms: int) -> None:
+        until = _boot_ns() + for_ms * 1_000_000 if for_ms else 0
+        self._allowed.put(bytes(4), until.to_bytes(8, "little"))
+
+    def _let_go_older_than(self, limit_ns: int) -> None:
+        now = _boot_ns()
+        for held in self._holds:
+            if now - held.since_ns >= limit_ns:
+                self._let_go(held)
+
+    def _let_go(self, held: Held) -> None:
+        self._holds.let_go(_PROC, held)
+        at = int(Counter.HELD_TOO_LONG).to_bytes(4, "little")
+        count = int.from_bytes(self._counters.get(at) or bytes(8), "little") + 1
+        self._counters.put(at, count.to_bytes(8, "little"))
+
+
+def _boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    pipe, holds, allowed, counters, hold_ms = map(int, sys.argv[1:])
+    Keeper(pipe, holds, allowed, counters, hold_ms).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -24,8 +24,16 @@ class Result:
 
 def examine(checks: Sequence[Check], place: Surroundings) -> Iterator[Result]:
     """One result a check, in order, each as soon as it is there."""
+    lacking: set[str] = set()
     for check in checks:
-        yield Result(check, _within_limit(check, place))
+        missing = next((name for name in check.rests_on if name in lacking), None)
+        if missing:
+            finding = skipped(f"not tried, because it rests on `{missing}`", f"see `{missing}`")
+        else:
+            finding = _within_limit(check, place)
+        if finding.outcome in (Outcome.FAIL, Outcome.SKIPPED):
+            lacking.add(check.name)
+        yield Result(check, finding)
 
 
 def _within_limit(check: Check, place: Surroundings) -> Finding:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mmsensor.doctor.surroundings import Surroundings
 
 
-#: The fix of what nobody but us can fix.
+#: The fix of what only somebody with more rights can find out, and of what nobody but us can.
+AS_ROOT = "run `mmsensor doctor` with sudo"
 REPORT_IT = "report it, with the output of `mmsensor doctor -o json`"
 
 
@@ -40,6 +41,8 @@ class Check:
     name: str
     examine: Callable[[Surroundings], Finding]
     limit_s: float = 10.0
+    #: Checks before it without which there is nothing to examine.
+    rests_on: tuple[str, ...] = ()
 
 
 def ok(fact: str) -> Finding:

@@ -9,10 +9,9 @@ from pathlib import Path
 from mmsensor.capture.kernel import syscalls
 from mmsensor.capture.kernel.confinement import lockdown, why_refused
 from mmsensor.capture.kernel.syscalls import TRACE_UPROBE_MULTI, TRACE_UPROBE_SESSION
-from mmsensor.doctor.findings import Finding, fail, ok, skipped, warn
+from mmsensor.doctor.findings import AS_ROOT, Finding, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
 
-_AS_ROOT = "run `mmsensor doctor` with sudo"
 #: The function behind uprobe_multi links, as the kernel's type information names it.
 _MULTI_IN_BTF = b"\0bpf_uprobe_multi_link_attach\0"
 
@@ -33,7 +32,7 @@ def check_bpf(place: Surroundings) -> Finding:
     if place.missing_to_load:
         sysctl = place.number("kernel/unprivileged_bpf_disabled")
         shown = "" if sysctl is None else f"; kernel.unprivileged_bpf_disabled = {sysctl} only binds others"
-        return skipped(f"not asked: {place.missing_to_load} missing{shown}", _AS_ROOT)
+        return skipped(f"not asked: {place.missing_to_load} missing{shown}", AS_ROOT)
     try:
         syscalls.knows_uprobe_link(TRACE_UPROBE_MULTI)
     except OSError as error:
@@ -46,7 +45,7 @@ def check_perf_events(place: Surroundings) -> Finding:
     if "CAP_PERFMON" not in place.held:
         paranoid = place.number("kernel/perf_event_paranoid")
         shown = "" if paranoid is None else f"; kernel.perf_event_paranoid = {paranoid} only binds others"
-        return skipped(f"not asked: CAP_PERFMON missing{shown}", _AS_ROOT)
+        return skipped(f"not asked: CAP_PERFMON missing{shown}", AS_ROOT)
     try:
         os.close(syscalls.open_mapping_events(0))
     except OSError as error:
@@ -75,8 +74,8 @@ def check_links(place: Surroundings) -> Finding:
             return ok("uprobe_session: entry and return of a function in one link")
         if syscalls.knows_uprobe_link(TRACE_UPROBE_MULTI):
             return ok("uprobe_multi: all probes of a program in one link")
-    except OSError as error:
-        return _refused("bpf(2)", error)
+    except OSError:
+        return _links_by_btf(place)
     return _perf_uprobes(place)
 
 
@@ -84,7 +83,7 @@ def _links_by_btf(place: Surroundings) -> Finding:
     try:
         types = (place.sys / "kernel" / "btf" / "vmlinux").read_bytes()
     except OSError:
-        return skipped("not asked for want of rights, and no type information to read", _AS_ROOT)
+        return skipped("not asked for want of rights, and no type information to read", AS_ROOT)
     if _MULTI_IN_BTF not in types:
         return _perf_uprobes(place)
     session = b"\0BPF_TRACE_UPROBE_SESSION\0" in types

@@ -67,6 +67,8 @@ def check_btf(place: Surroundings) -> Finding:
             magic = file.read(2)
             length = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
+        if not path.parents[1].is_dir():
+            return fail(f"{place.sys} is not the kernel's: there is no {path}", "mount sysfs there")
         return fail(f"no type information: there is no {path}", fix)
     except OSError as error:
         return fail(f"{path} cannot be read: {error.strerror}", "mount sysfs readable for the sensor's user")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 from mmsensor.capture.errors import CaptureUnavailable
 from mmsensor.capture.kernel import libbpf
 from mmsensor.capture.kernel.probes import object_path
-from mmsensor.doctor.findings import Finding, fail, ok
+from mmsensor.doctor.findings import Finding, fail, ok, warn
 from mmsensor.doctor.surroundings import Surroundings
 from mmsensor.render import size
 
 #: The beginning of an ELF header: magic and class, data; then type and machine.
 _ELF = struct.Struct("<4sBB10xHH")
 _MACHINE_BPF = 247
+#: Where Debian and Ubuntu put it, whatever environment we run in.
+_BCC = Path("/usr/lib/python3/dist-packages/bcc")
 
 
 def check_libbpf(_place: Surroundings) -> Finding:
@@ -21,6 +24,15 @@ def check_libbpf(_place: Surroundings) -> Finding:
         return ok(f"libbpf {libbpf.version()}")
     except CaptureUnavailable as error:
         return fail(error.reason, error.hint)
+
+
+def check_bcc(place: Surroundings) -> Finding:
+    """The second loader, for kernels without type information."""
+    there = (_BCC / "__init__.py").is_file()
+    fact = f"python3-bpfcc is {'there' if there else 'not installed'}"
+    if (place.sys / "kernel" / "btf" / "vmlinux").is_file():
+        return ok(f"not needed where there is type information ({fact})")
+    return ok(fact) if there else warn(f"{fact}, and there is no type information", "install python3-bpfcc")
 
 
 def check_probes(_place: Surroundings) -> Finding:

@@ -27,6 +27,8 @@ _UNIT_FOLDERS = (
 
 def check_capabilities(place: Surroundings) -> Finding:
     """Ours. Without root and without rights this is a person who looks, not a sensor that cannot start."""
+    if not (place.proc / "self" / "status").is_file():
+        return fail(f"{place.proc} is not the kernel's", "mount proc there: nothing can be measured without")
     user = _user_name()
     lacking = privileges.missing(among=place.held)
     if not lacking:
@@ -114,7 +116,10 @@ def check_namespaces(place: Surroundings) -> Finding:
 
 
 def check_processes(place: Surroundings) -> Finding:
-    """Whether /proc shows every process, and lets us see what each has mapped."""
+    """Whether /proc shows every process, and lets us see what each has mapped.
+
+    Yama's ptrace_scope is not looked at: it is about attaching to a process, and we only read.
+    """
     processes = [entry for entry in place.proc.iterdir() if entry.name.isdigit()]
     closed = [process for process in processes if not _may_look_into(process)]
     fact = f"{len(processes)} processes to be seen"
@@ -126,7 +131,7 @@ def check_processes(place: Surroundings) -> Finding:
     if closed:
         return warn(
             f"{fact}, {len(closed)} of them closed to us whatever we hold, e.g. pid {closed[0].name}",
-            "none, if that is meant to be; TLS libraries that others map too are covered there as well",
+            "nothing, if that is meant; TLS libraries that others map as well are covered there too",
         )
     return ok(f"{fact}, and all that they have mapped")
 

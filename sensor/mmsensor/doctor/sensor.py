@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmsensor.control import ask
-from mmsensor.doctor.findings import Finding, fail, ok, skipped, warn
+from mmsensor.doctor.findings import AS_ROOT, Finding, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
 
 _UPROBE_LINK = re.compile(r"^link_type:\s+u(?:ret)?probe_multi$", re.MULTILINE)
@@ -25,7 +25,7 @@ def check_sensor(place: Surroundings) -> Finding:
         status = json.loads(body) if code == 200 else {}
         verdict, reasons = status["verdict"], status["reasons"]
     except PermissionError:
-        return skipped(f"this user may not ask the sensor at {socket}", "run `mmsensor doctor` with sudo")
+        return skipped(f"this user may not ask the sensor at {socket}", AS_ROOT)
     except OSError as error:
         return warn(
             f"no sensor answers at {socket} ({error.strerror or error})",
@@ -44,9 +44,7 @@ def check_other_sensors(place: Surroundings) -> Finding:
     6.17 with the file they are on, and perf events without a link not at all."""
     holders = dict(_holders(place.proc))
     if "CAP_SYS_PTRACE" not in place.held and not holders:
-        return skipped(
-            "without CAP_SYS_PTRACE others' probes cannot be seen", "run `mmsensor doctor` with sudo"
-        )
+        return skipped("without CAP_SYS_PTRACE others' probes cannot be seen", AS_ROOT)
     own = _own_sensor(place)
     others = [f"{_command(place.proc, pid)} ({pid}, {where})" for pid, where in holders.items() if pid != own]
     if not others:

@@ -1,7 +1,7 @@
-"""One TLS exchange of our own, captured: the proof that everything above works together.
+"""What only a trial tells: whether return probes are safe, and whether a TLS exchange of our own is captured.
 
-Two processes, so that nothing of the trial stays in ours: one makes the exchange, in memory and without a
-certificate; the other, this module as a program, captures it and reports. Only the first one's libssl is
+Trials run in children, this module as a program, so that nothing of them stays in ours. For the exchange there
+are two: one makes it, in memory and without a certificate, the other captures it. Only the first one's libssl is
 looked at: the capture is shown a /proc that holds that process alone.
 """
 
@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import TextIO
 
 from mmproto.reader import Direction
-from mmsensor.capture.errors import CaptureError
+from mmsensor.capture.errors import CaptureError, CaptureUnavailable
+from mmsensor.capture.kernel.probes import uprobe_pmu
+from mmsensor.capture.kernel.uretprobe import returns_survive_seccomp
 from mmsensor.capture.options import CaptureOptions
 from mmsensor.capture.session import Capture
-from mmsensor.doctor.findings import REPORT_IT, Finding, Outcome, fail, ok, skipped
+from mmsensor.doctor.findings import AS_ROOT, REPORT_IT, Finding, Outcome, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
 from mmsensor.streams.events import Bytes
 
@@ -36,32 +38,48 @@ _PROGRAM = (sys.executable, "-P", "-m", "mmsensor.doctor.trial")
 LIMIT_S = 30.0
 
 
-def check_capture(place: Surroundings) -> Finding:
-    """Runs the trial in a child."""
-    if place.missing_to_load:
-        return skipped(f"not tried: {place.missing_to_load} missing", "run `mmsensor doctor` with sudo")
+def check_capture(_place: Surroundings) -> Finding:
+    """A TLS exchange of our own."""
+    return _in_a_child("capture")
+
+
+def check_returns(_place: Surroundings) -> Finding:
+    """Whether return probes are safe on this kernel."""
+    return _in_a_child("returns")
+
+
+def _in_a_child(what: str) -> Finding:
     try:
         done = subprocess.run(
-            _PROGRAM,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S - 2,
-            check=False,
+            [*_PROGRAM, what], capture_output=True, text=True, timeout=LIMIT_S - 2, check=False
         )
     except subprocess.TimeoutExpired:
-        return fail(
-            "the trial did not end", "try again; then report it with the output of `mmsensor doctor -o json`"
-        )
+        return fail("the trial did not end", REPORT_IT)
     except OSError as error:
-        return skipped(
-            f"{sys.executable} cannot be started by this user: {error.strerror}", "run it with sudo"
-        )
+        return skipped(f"{sys.executable} cannot be started by this user: {error.strerror}", AS_ROOT)
     try:
         outcome, fact, fix = json.loads(done.stdout)
         return Finding(Outcome(outcome), fact, fix)
     except ValueError:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return skipped(f"the trial broke: {why}", REPORT_IT)
+
+
+def _returns() -> Finding:
+    try:
+        safe = returns_survive_seccomp(*uprobe_pmu())
+    except CaptureUnavailable as error:
+        return skipped(error.reason, error.hint)
+    if safe is None:
+        return skipped(
+            "not tried whether return probes kill sandboxed programs: it takes CAP_SYS_ADMIN", AS_ROOT
+        )
+    if not safe:
+        return warn(
+            "return probes kill programs under seccomp on this kernel",
+            "use a kernel with the fix of Linux 6.14",
+        )
+    return ok("return probes leave programs under seccomp alone")
 
 
 # -- the child -----------------------------------------------------------------------------------------
@@ -175,16 +193,16 @@ def _moved(capture: Capture) -> dict[Direction, int]:
     return moved
 
 
-def _main() -> None:
-    if sys.argv[1:] == ["exchange"]:
+def _main(what: str) -> None:
+    if what == "exchange":
         try:
             _exchange()
         except _NoAnonymousTls as error:
             print(error, flush=True)
-    else:
-        finding = _capture()
-        print(json.dumps([finding.outcome, finding.fact, finding.fix]))
+        return
+    finding = _capture() if what == "capture" else _returns()
+    print(json.dumps([finding.outcome, finding.fact, finding.fix]))
 
 
 if __name__ == "__main__":
-    _main()
+    _main(sys.argv[1])

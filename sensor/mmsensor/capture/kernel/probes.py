@@ -76,7 +76,8 @@ class _Pmu(NamedTuple):
     return_bit: int
 
 
-def _uprobe_pmu() -> _Pmu:
+def uprobe_pmu() -> _Pmu:
+    """Raises CaptureUnavailable on a kernel without them."""
     try:
         number = int((_UPROBE_PMU / "type").read_text())
         # "config:0"
@@ -120,7 +121,7 @@ class Kernel:
         self._options = options
         self.link_kind = _choose_link_kind(options.link_kind)
         if self.link_kind is LinkKind.PERF_EVENT:
-            self._pmu = _uprobe_pmu()
+            self._pmu = uprobe_pmu()
             privileges.require_perf_uprobes(self._pmu.number)
         self._object = self._load()
         self._fixed: list[int] = []

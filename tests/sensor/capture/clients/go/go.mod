@@ -1,0 +1,3 @@
+module modelmeter/tests/client
+
+go 1.19

@@ -1,8 +1,8 @@
-"""What only a trial tells: whether return probes are safe, and whether a TLS exchange of our own is captured.
+"""What only a trial tells: that return probes are safe, that a TLS exchange of our own is captured.
 
-Trials run in children, this module as a program, so that nothing of them stays in ours. For the exchange there
-are two: one makes it, in memory and without a certificate, the other captures it. Only the first one's libssl is
-looked at: the capture is shown a /proc that holds that process alone.
+Trials run in children, this module as a program, so that nothing of them stays in ours. For the exchange
+there are two: one makes it, in memory and without a certificate, the other captures it. Only the first one's
+libssl is looked at: the capture is shown a /proc that holds that process alone.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def _returns() -> Finding:
     except CaptureUnavailable as error:
         return skipped(error.reason, error.hint)
     if safe is None:
-        return skipped(
-            "not tried whether return probes kill sandboxed programs: it takes CAP_SYS_ADMIN", AS_ROOT
-        )
+        return skipped("not tried on programs under seccomp: that takes CAP_SYS_ADMIN", AS_ROOT)
     if not safe:
         return warn(
             "return probes kill programs under seccomp on this kernel",

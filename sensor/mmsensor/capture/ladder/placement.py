@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -299,10 +299,10 @@ class _Placer:
         wrappers = [each for each in underneath.wrappers if each.name in present]
         if not wrappers or not wrappers[0].reports_itself:
             return
-        if all(self._is_cheap(present[each.name].entry) for each in wrappers):
-            return
         try:
-            (entry,) = {self._arrival(each, present[each.name].entry) for each in wrappers}
+            if all(self._begins_cheap(present[each.name].entry) for each in wrappers):
+                return
+            (entry,) = self._arrivals([(each, present[each.name].entry) for each in wrappers])
             self._none_arrives(underneath.must_not, entry)
             entry = self._cheap(entry)
         except (_NotProven, ValueError):
@@ -312,9 +312,16 @@ class _Placer:
         present[underneath.name] = Function(underneath.name, entry)
         notes.append(f"{underneath.name} is probed for {', '.join(each.name for each in wrappers)}")
 
-    def _is_cheap(self, entry: int) -> bool:
+    def _begins_cheap(self, entry: int) -> bool:
         first = instructions.decode(self.code(entry), 0)
         return first is not None and first.emulated
+
+    def _arrivals(self, wrappers: Sequence[tuple[_Wrapper, int]]) -> set[int]:
+        """Where the wrappers, given with their entries, arrive; one may go through another that passes on
+        its arguments as they are."""
+        arrivals = {start: self._arrival(wrapper, start) for wrapper, start in wrappers}
+        through = {start: arrivals[start] for wrapper, start in wrappers if wrapper.passes == _ARGUMENTS}
+        return {through.get(arrival, arrival) for arrival in arrivals.values()}
 
     def _arrival(self, wrapper: _Wrapper, entry: int) -> int:
         """The function that a wrapper calls with what it should. Raises _NotProven."""

@@ -1,0 +1,130 @@
+"""What the instructions of one function do: its calls, and the fields of structures that it reads and writes.
+
+For the child process only, as it needs the disassembler. A field is known by its offset alone: which object
+a register points to is not followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import capstone
+from capstone import x86
+
+_STACK = {x86.X86_REG_RSP, x86.X86_REG_RBP, x86.X86_REG_RIP}
+_ENDS_BLOCK = {capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_RET, capstone.CS_GRP_INT}
+_LAST = {x86.X86_INS_JMP, x86.X86_INS_RET, x86.X86_INS_UD2, x86.X86_INS_INT3, x86.X86_INS_HLT}
+_WHOLE = {
+    **{f"e{name}": f"r{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},
+    **{f"r{number}d": f"r{number}" for number in range(8, 16)},
+}
+
+
+def register(instruction: capstone.CsInsn, index: int) -> str | None:
+    """The 64-bit register whose 32- or 64-bit form is operand `index`."""
+    operand = _operand(instruction, index)
+    if operand is None or operand.type != x86.X86_OP_REG:
+        return None
+    name = str(instruction.reg_name(operand.reg))
+    return _WHOLE.get(name, name)
+
+
+def immediate(instruction: capstone.CsInsn, index: int) -> int | None:
+    operand = _operand(instruction, index)
+    return int(operand.imm) if operand is not None and operand.type == x86.X86_OP_IMM else None
+
+
+def straight_run(body: list[capstone.CsInsn], address: int) -> list[capstone.CsInsn]:
+    """The instructions around `address` that run in a row, the jump or call at the end included; none where
+    the body does not have the address."""
+    middle = next((index for index, each in enumerate(body) if each.address == address), None)
+    if middle is None:
+        return []
+    first = last = middle
+    while first > 0 and not _ends_block(body[first - 1]):
+        first -= 1
+    while last + 1 < len(body) and not _ends_block(body[last]):
+        last += 1
+    return body[first : last + 1]
+
+
+def calls(body: list[capstone.CsInsn]) -> list[int]:
+    """Targets of the direct calls, in order."""
+    targets = (immediate(each, 0) for each in body if each.id == x86.X86_INS_CALL)
+    return [target for target in targets if target is not None]
+
+
+def methods_called(body: list[capstone.CsInsn]) -> set[int]:
+    """Offsets of the calls through a table that a register points to."""
+    return {
+        offset for each in body if each.id == x86.X86_INS_CALL and (offset := _field(each, 0)) is not None
+    }
+
+
+def loaded(body: list[capstone.CsInsn]) -> set[int]:
+    """Offsets of the fields that are read."""
+    return set(_fields(body, capstone.CS_AC_READ))
+
+
+def stored(body: list[capstone.CsInsn]) -> set[int]:
+    """Offsets of the fields that are written."""
+    return set(_fields(body, capstone.CS_AC_WRITE))
+
+
+def cleared(body: list[capstone.CsInsn]) -> set[int]:
+    """Offsets of the fields that 0 is moved to."""
+    return {
+        offset
+        for each in body
+        if each.id == x86.X86_INS_MOV and immediate(each, 1) == 0 and (offset := _field(each, 0)) is not None
+    }
+
+
+def first_field_of(body: list[capstone.CsInsn], base: str) -> int | None:
+    """The offset of the first field that is loaded from the object that register `base` points to, before
+    anything is called."""
+    for each in body:
+        if each.id == x86.X86_INS_CALL:
+            return None
+        for index, operand in enumerate(each.operands):
+            offset = _field(each, index)
+            if offset is not None and each.reg_name(operand.mem.base) == base:
+                return offset
+    return None
+
+
+def jumps_to(instruction: capstone.CsInsn) -> int | None:
+    """Where a direct jump goes, conditional or not."""
+    return immediate(instruction, 0) if capstone.CS_GRP_JUMP in instruction.groups else None
+
+
+def ends_here(instruction: capstone.CsInsn) -> bool:
+    """Whether control never runs on to the next instruction."""
+    return instruction.id in _LAST
+
+
+def _fields(body: list[capstone.CsInsn], access: int) -> Iterable[int]:
+    for each in body:
+        for index, operand in enumerate(each.operands):
+            offset = _field(each, index)
+            if offset is not None and operand.access & access and each.id != x86.X86_INS_LEA:
+                yield offset
+
+
+def _field(instruction: capstone.CsInsn, index: int) -> int | None:
+    """The offset of operand `index` where it is `[register + offset]` and not on the stack."""
+    operand = _operand(instruction, index)
+    if operand is None or operand.type != x86.X86_OP_MEM:
+        return None
+    memory = operand.mem
+    if memory.index or memory.segment or not memory.base or memory.base in _STACK:
+        return None
+    return int(memory.disp)
+
+
+def _operand(instruction: capstone.CsInsn, index: int) -> x86.X86Op | None:
+    return instruction.operands[index] if index < len(instruction.operands) else None
+
+
+def _ends_block(instruction: capstone.CsInsn) -> bool:
+    return not _ENDS_BLOCK.isdisjoint(instruction.groups)

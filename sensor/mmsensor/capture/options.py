@@ -35,6 +35,9 @@ class CaptureOptions:
     exclude_self: bool = True
     #: None: the best kind that the kernel has.
     link_kind: LinkKind | None = None
+    #: Probe where it is cheap (ladder/placement.py). False is for measuring what that gains, and the way out
+    #: should it ever be wrong about a file.
+    place_probes: bool = True
     #: The whole of /proc is compared with what is attached this often; new mappings are noticed at once.
     reconcile_every_s: float = 15.0
     #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or

@@ -30,6 +30,7 @@ from mmsensor.capture.functions import Function
 from mmsensor.capture.kernel.abi import TARGETS
 from mmsensor.capture.kernel.probes import detach
 from mmsensor.capture.ladder import elf, symbols
+from mmsensor.capture.ladder.placement import place
 from mmsensor.capture.options import CaptureOptions, TargetStatus
 
 
@@ -268,7 +269,8 @@ class Targets:
             return
         try:
             # The open file and not its path: what was read is what is probed.
-            target.links = self._probes.attach(f"/proc/self/fd/{target.fd}", target.functions, target.index)
+            path = f"/proc/self/fd/{target.fd}"
+            target.links = self._probes.attach(path, self._placed(target), target.index)
         except AttachFailed as error:
             target.reason = f"attach_failed: {error.reason}"
             target.retry_at = self._now() + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
@@ -276,6 +278,16 @@ class Targets:
             return
         target.reason, target.retry_at, target.failures = "", None, 0
         target.attached_at = self._now()
+
+    def _placed(self, target: _Target) -> tuple[Function, ...]:
+        if not self._options.place_probes:
+            return target.functions
+        try:
+            return place(elf.ElfFile(target.fd), target.functions).functions
+        except (elf.NotElf, OSError) as error:
+            raise AttachFailed(
+                f"the file cannot be read any more: {error}", "see `mmsensor targets`"
+            ) from error
 
     def _review(self, target: _Target) -> None:
         facts = os.fstat(target.fd)

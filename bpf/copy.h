@@ -93,8 +93,29 @@ static long emit_chunk(__u32 index, struct mm_copy *copy)
 	return 0;
 }
 
+/*
+ * A turn of the loop where the kernel has no bpf_loop. A global function is walked by the verifier once, and not
+ * again at every turn, which would be more than it is willing to walk. What points into a map cannot be handed to
+ * one: it looks the connection up again.
+ */
+__noinline int emit_chunk_alone(struct mm_copy *copy, __u32 index)
+{
+	struct mm_copy own;
+
+	if (!copy)
+		return 0;
+	own = *copy;
+	own.connection = map_lookup(connections, &own.key);
+	if (own.connection)
+		emit_chunk(index, &own);
+	else
+		count(MM_LOST_CONNECTIONS_FULL_BYTES, MM_CLASS_MAX);
+	return 0;
+}
+
 static __always_inline void emit_all(struct mm_copy *copy)
 {
+	struct mm_connection *connection = copy->connection;
 	__u64 chunks = copy->size / MM_CLASS_MAX;
 	__u64 done;
 
@@ -107,7 +128,9 @@ static __always_inline void emit_all(struct mm_copy *copy)
 		if (chunks > MM_CHUNKS_WITHOUT_LOOP)
 			chunks = MM_CHUNKS_WITHOUT_LOOP;
 		for (__u32 i = 0; i < MM_CHUNKS_WITHOUT_LOOP && i < chunks; i++)
-			emit_chunk(i, copy);
+			emit_chunk_alone(copy, i);
+		/* After such a call the verifier takes what the memory held for mere numbers. */
+		copy->connection = connection;
 	}
 	done = chunks * MM_CLASS_MAX;
 	if (copy->size - done < MM_CLASS_MAX) {

@@ -34,11 +34,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question about the machine. `examine` may take longer than `limit_s`, and may raise: the others
-    are examined all the same."""
+    """One question about the machine; `about` says for people what it asks.
+
+    `examine` may take longer than `limit_s`, and may raise: the others are examined all the same.
+    """
 
     area: str
     name: str
+    about: str
     examine: Callable[[Surroundings], Finding]
     limit_s: float = 10.0
     #: Checks before it without which there is nothing to examine.

@@ -96,7 +96,7 @@ RIGHTS = (
         21,
         # Until 5.15.189, 6.1.146, 6.6.99, 6.12.39 and 6.15.7, CAP_PERFMON was enough (CVE-2025-38466).
         "attach a probe as a perf event",
-        "no probe can be attached: this kernel has no uprobe_multi links (Linux 6.6)",
+        "no probe can be attached, as this kernel has no uprobe_multi links (Linux 6.6)",
         Without.REFUSES,
         When.PERF_EVENTS,
     ),

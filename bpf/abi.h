@@ -32,6 +32,7 @@ enum mm_kind {
 	MM_FREE = 3, /* SSL_free: read_offset and write_offset are final */
 	MM_EXIT = 4, /* the last thread of a process ended: no payload, no connection */
 	MM_OPEN = 5, /* before anything else of a connection; payload: struct mm_process */
+	MM_PEER = 6, /* the other end of the socket; payload: struct mm_peer */
 };
 
 enum mm_direction {
@@ -44,6 +45,7 @@ enum mm_flag {
 	MM_LATE = 1, /* the connection was not seen from SSL_new: earlier bytes may be missing */
 	MM_LAST = 2, /* the last piece of a call */
 	MM_ANNOUNCED = 4, /* MM_OPEN was sent: userspace has heard of the connection */
+	MM_PEER_KNOWN = 8, /* MM_PEER was sent, or the socket is of a kind that has none */
 };
 
 /* Header of every record in the `records` ring; the payload follows. 80 bytes. */
@@ -71,6 +73,13 @@ struct mm_process {
 	__u32 uid; /* effective, in the initial namespace */
 	__u32 gid;
 	char comm[16];
+};
+
+/* Payload of MM_PEER. 20 bytes. */
+struct mm_peer {
+	__u8 address[16]; /* IPv4 in the first four */
+	__u16 family; /* AF_INET or AF_INET6 */
+	__u16 port; /* in host order */
 };
 
 /*
@@ -125,7 +134,7 @@ struct mm_connection {
 	__u64 read_offset; /* bytes the process has read, captured or lost */
 	__u64 write_offset;
 	__u32 state; /* enum mm_state */
-	__u32 flags; /* enum mm_flag; MM_LATE and MM_NAMED */
+	__u32 flags; /* enum mm_flag, all but MM_LAST */
 };
 
 /* Key of map `verdicts` (userspace to kernel); the value is an enum mm_state. It names the generation so

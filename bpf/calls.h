@@ -22,6 +22,14 @@ struct mm_arguments {
 	__u64 hook; /* the probe's cookie */
 };
 
+static __always_inline struct mm_thread_key this_thread(void)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct mm_thread_key key = { .id = (__u32)id, .pid = id >> 32 };
+
+	return key;
+}
+
 static __always_inline __u32 direction_of(__u64 hook)
 {
 	return hook & MM_HOOK_READ ? MM_READ : MM_WRITE;

@@ -14,6 +14,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+#include "abi.h"
+
 #define MM_CORE __attribute__((preserve_access_index))
 
 typedef struct {
@@ -28,6 +30,20 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct signal_struct *signal;
 	__u64 start_boottime; /* so named since Linux 5.5 */
+} MM_CORE;
+
+/* The unnamed unions around these are of no interest to a relocation by name. */
+struct sock_common {
+	unsigned short skc_family;
+	__u32 skc_daddr;
+	__u16 skc_dport;
+	struct {
+		__u8 bytes[16];
+	} skc_v6_daddr;
+} MM_CORE;
+
+struct sock {
+	struct sock_common __sk_common;
 } MM_CORE;
 
 /* bpf_loop is in the kernel since 5.17; the name of the enumerator tells us at load time. */
@@ -49,6 +65,23 @@ static __always_inline int threads_alive(void)
 	struct task_struct *task = (void *)bpf_get_current_task();
 
 	return BPF_CORE_READ(task, signal, live.counter);
+}
+
+static __always_inline __u16 socket_family(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_family);
+}
+
+static __always_inline void read_peer(struct sock *sk, __u16 family, struct mm_peer *peer)
+{
+	__u16 port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+
+	peer->family = family;
+	peer->port = __builtin_bswap16(port);
+	if (family == 2 /* AF_INET */)
+		BPF_CORE_READ_INTO((__u32 *)peer->address, sk, __sk_common.skc_daddr);
+	else
+		BPF_CORE_READ_INTO(&peer->address, sk, __sk_common.skc_v6_daddr);
 }
 
 #define has_bpf_loop() bpf_core_enum_value_exists(enum bpf_func_id___mm, BPF_FUNC_loop___mm)

@@ -125,6 +125,7 @@ struct {
 
 /* Keeps the types that only userspace reads in the object's BTF, for the layout test. */
 struct mm_record *unused_record __attribute__((unused));
+struct mm_peer *unused_peer __attribute__((unused));
 struct mm_process *unused_process __attribute__((unused));
 
 /* Calls taken for a part of the one around them before that one is taken for a stale one, left by a

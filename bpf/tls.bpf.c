@@ -5,16 +5,9 @@
  */
 #include "calls.h"
 #include "go.h"
+#include "peer.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-static __always_inline struct mm_thread_key this_thread(void)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	struct mm_thread_key key = { .id = (__u32)id, .pid = id >> 32 };
-
-	return key;
-}
 
 static __always_inline bool enter(struct pt_regs *ctx)
 {

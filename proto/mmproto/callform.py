@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mmproto import usage as totals
-from mmproto.v1.call_pb2 import Call, Observer, Origin, Process
+from mmproto.v1.call_pb2 import Call, HostSource, Observer, Origin, Process
 from mmproto.v1.usage_pb2 import Quality, Usage
 
 _NS = 1_000_000_000
@@ -26,6 +26,9 @@ _FIELDS = (
     "response_model",
     "response_id",
     "host",
+    "host_source",
+    "peer_address",
+    "peer_port",
     "streaming",
     "http_status",
     "error_type",
@@ -129,6 +132,11 @@ _MADE: Mapping[str, Callable[[Call], Any]] = {
     "process": lambda call: _process_to_json(call.process) if call.HasField("process") else None,
     "usage": lambda call: usage_to_json(call.usage),
     "origin": lambda call: _origin_to_json(call.origin) if call.HasField("origin") else None,
+    "host_source": lambda call: (
+        _name(HostSource, call.host_source).removeprefix("HOST_SOURCE_").lower() or None
+        if call.host_source
+        else None
+    ),
     "observer": lambda call: (
         _name(Observer, call.observer).removeprefix("OBSERVER_").lower() or None if call.observer else None
     ),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mmproto import identity
+from mmproto.endpoint import Endpoint
 from mmproto.framing.http1 import RequestHead, ResponseHead
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.payload import Payload
@@ -20,7 +21,7 @@ from mmproto.outcome import Dropped, Failed, Outcome, ReadingRules, Recognised
 from mmproto.providers import paths
 from mmproto.providers.dialect import REQUEST_TREE, Dialect, Facts, Measured
 from mmproto.usage import output_tokens
-from mmproto.v1.call_pb2 import Call
+from mmproto.v1.call_pb2 import Call, HostSource
 from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN
 
 __all__ = [
@@ -58,11 +59,20 @@ class Exchange:
     """Reads one exchange. All times are unix nanoseconds.
 
     `fallback_id` names the exchange where neither provider nor router gave it an id (see `identity`). `host`
-    replaces the Host header where the observer knows better: an archive's URL, or the SNI of a connection.
+    replaces the Host header where the observer knows better, and `host_source` says from where: an archive's
+    URL, the SNI of a connection, its peer. `peer` is the other end of the socket.
     """
 
     def __init__(
-        self, head: RequestHead, rules: ReadingRules, fallback_id: str, at_ns: int, *, host: str | None = None
+        self,
+        head: RequestHead,
+        rules: ReadingRules,
+        fallback_id: str,
+        at_ns: int,
+        *,
+        host: str | None = None,
+        host_source: HostSource = HostSource.HOST_SOURCE_REQUEST,
+        peer: Endpoint | None = None,
     ) -> None:
         self._head = head
         self._headers = _first_values(head.headers)
@@ -71,6 +81,8 @@ class Exchange:
         self._started_ns = at_ns
         self._first_content_ns: int | None = None
         self.host = (host or self._headers.get("host", "")).lower()
+        self._host_source = host_source
+        self._peer = peer
         self._match = paths.match(head.method, self.host, head.target, rules.hosts)
         kind = self._match.dialect
         self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
@@ -285,7 +297,11 @@ class Exchange:
         call.request_model = facts.request_model or self._match.deployment
         call.response_model = facts.response_model
         call.response_id = facts.response_id
-        call.host = self.host
+        if self.host:
+            call.host = self.host
+            call.host_source = self._host_source
+        if self._peer is not None:
+            call.peer_address, call.peer_port = self._peer
         call.streaming = streamed or (facts.stream_requested and not succeeded)
         call.error_type = error
         call.billable = self._may_cost(facts, measured, status, cut_off)

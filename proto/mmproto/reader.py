@@ -16,9 +16,11 @@ from collections import deque
 from enum import Enum, IntEnum, auto
 from typing import Final
 
+from mmproto.endpoint import Endpoint
 from mmproto.exchange import Dropped, Exchange, Failed, Outcome, ReadingRules, RequestHead, ResponseHead
 from mmproto.framing.http1 import Malformed, Mark, MessageReader, Part
 from mmproto.providers import paths
+from mmproto.v1.call_pb2 import HostSource
 
 RESPONSE_WITHOUT_REQUEST: Final = "response_without_request"
 SERVER_SIDE: Final = "server_side"
@@ -71,7 +73,8 @@ class ConnectionReader:
     """Reads one connection.
 
     `connection_id` must be unique for ever (node, boot, process, connection): with the byte offset of a
-    request it names calls that have no better id. `sni` stands in for a missing Host header.
+    request it names calls that have no better id. `sni`, and after it `peer`, stand in for a missing Host
+    header; both may be learned later.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class ConnectionReader:
     ) -> None:
         self.verdict = Verdict.UNDECIDED
         self.sni = sni
+        self.peer: Endpoint | None = None
         self._rules = rules
         self._connection_id = connection_id
         self._late = late
@@ -238,8 +242,10 @@ class ConnectionReader:
         if len(self._open) >= _MAX_OPEN:
             outcomes.append(self._open.popleft().exchange.abort("too_many_open_requests", at_ns))
         fallback_id = f"{self._connection_id}:{head.offset}"
-        host = None if any(name == "host" for name, _ in head.headers) else self.sni
-        exchange = Exchange(head, self._rules, fallback_id, at_ns, host=host)
+        host, source = self._host_of(head)
+        exchange = Exchange(
+            head, self._rules, fallback_id, at_ns, host=host, host_source=source, peer=self.peer
+        )
         opened = _Open(exchange, head.method)
         self._open.append(opened)
         self._receiving = opened
@@ -309,6 +315,16 @@ class ConnectionReader:
             outcomes.append(Failed(reason) if is_loss else Dropped(reason))
         self._abort_all(reason, at_ns, outcomes)
         self.verdict = Verdict.NOT_LLM
+
+    def _host_of(self, head: RequestHead) -> tuple[str | None, HostSource]:
+        """What stands in for the request's own host, None where it has one; and where the host is from."""
+        if any(name == "host" for name, _ in head.headers):
+            return None, HostSource.HOST_SOURCE_REQUEST
+        if self.sni:
+            return self.sni, HostSource.HOST_SOURCE_SNI
+        if self.peer:
+            return str(self.peer), HostSource.HOST_SOURCE_PEER
+        return None, HostSource.HOST_SOURCE_UNSPECIFIED
 
     def _is_llm_host(self, host: str) -> bool:
         return bool(paths.provider_of(host, self._rules.hosts))

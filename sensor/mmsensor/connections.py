@@ -20,10 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mmproto.endpoint import Endpoint
 from mmproto.exchange import Failed, Outcome, ReadingRules
 from mmproto.reader import ConnectionReader, Verdict
 from mmsensor.attribution.facts import ProcessFacts, ProcessTable
-from mmsensor.streams.events import Bytes, ConnectionKey, Gap, Opened, Sni, StreamEvent
+from mmsensor.streams.events import Bytes, ConnectionKey, Gap, Opened, Peer, Sni, StreamEvent
 
 _LOG = logging.getLogger(__name__)
 INTERNAL_ERROR = "internal_error"
@@ -41,6 +42,7 @@ class _Connection:
     facts: ProcessFacts
     late: bool
     sni: str | None = None
+    peer: Endpoint | None = None
     reader: ConnectionReader | None = None
     open: int = 0
     judged: bool = False
@@ -87,10 +89,9 @@ class Connections:
         if isinstance(event, Bytes | Gap):
             return self._moved(event)
         if isinstance(event, Opened):
-            return self._opened(event.key, event.late, event.at_ns)
-        if isinstance(event, Sni):
-            if (known := self._followed.get(event.key)) is not None:
-                known.sni = event.host
+            return self._opened(event)
+        if isinstance(event, Sni | Peer):
+            self._learn(event)
             return []
         over = self._followed.pop(event.key, None)
         return self._end(over, event.at_ns) if over is not None else []
@@ -122,12 +123,23 @@ class Connections:
             errors=dict(self._errors),
         )
 
-    def _opened(self, key: ConnectionKey, late: bool, at_ns: int) -> list[Ended]:
+    def _opened(self, event: Opened) -> list[Ended]:
         self._totals["opened"] += 1
-        self._totals["late"] += late
-        facts = self._processes.look(key.pid, key.process_started_ns)
-        self._followed[key] = _Connection(facts, late)
-        return self._evict(at_ns)
+        self._totals["late"] += event.late
+        facts = self._processes.look(event.key.pid, event.key.process_started_ns, event.owner)
+        self._followed[event.key] = _Connection(facts, event.late)
+        return self._evict(event.at_ns)
+
+    def _learn(self, event: Sni | Peer) -> None:
+        connection = self._followed.get(event.key)
+        if connection is None:
+            return
+        if isinstance(event, Sni):
+            connection.sni = event.host
+        else:
+            connection.peer = event.endpoint
+        if connection.reader is not None:
+            connection.reader.sni, connection.reader.peer = connection.sni, connection.peer
 
     def _moved(self, event: Bytes | Gap) -> list[Ended]:
         key = event.key
@@ -149,6 +161,7 @@ class Connections:
             if reader is None:
                 name = self._identify(key)
                 reader = ConnectionReader(self._rules, name, connection.sni, late=connection.late)
+                reader.peer = connection.peer
                 connection.reader = reader
             if isinstance(event, Gap):
                 self._totals["gaps"] += 1

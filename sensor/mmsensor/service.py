@@ -126,6 +126,9 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
     capture = Capture(
         CaptureOptions(
             ring_bytes=settings.capture.ring_bytes,
+            wake_bytes=settings.capture.wake_bytes,
+            look_every_s=settings.capture.look_s,
+            peer_addresses=settings.capture.peer_addresses,
             undecided_bytes=settings.capture.undecided_bytes,
             only_pids=only_pids,
             reconcile_every_s=settings.capture.reconcile_s,

@@ -98,6 +98,7 @@ def test_an_entry() -> None:
         "response_model": "gpt-test-2026",
         "response_id": wire.CHAT_ID,
         "host": "api.openai.com",
+        "host_source": "request",
         "streaming": False,
         "http_status": 200,
         "billable": True,

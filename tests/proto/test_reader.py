@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.proto import wire
 
+from mmproto.endpoint import Endpoint
 from mmproto.exchange import Dropped, Failed, Outcome, Recognised
 from mmproto.reader import ConnectionReader, Direction, Verdict
+from mmproto.v1.call_pb2 import HostSource
 from mmproto.v1.usage_pb2 import Quality
 
 READ, WRITE = Direction.READ, Direction.WRITE
@@ -174,12 +176,30 @@ def test_http2_is_a_loss_where_it_may_carry_calls(sni: str | None, outcome: Outc
     assert reader.feed(WRITE, H2, 1) == [outcome]
 
 
-def test_sni_stands_in_for_the_host() -> None:
-    reader = ConnectionReader(wire.RULES, "c", "api.groq.com")
+@pytest.mark.parametrize(
+    ("header", "sni", "host", "source"),
+    [
+        (b"Host: api.openai.com\r\n", "api.groq.com", "api.openai.com", HostSource.HOST_SOURCE_REQUEST),
+        (b"", "api.groq.com", "api.groq.com", HostSource.HOST_SOURCE_SNI),
+        (b"", None, "[2001:db8::1]:8443", HostSource.HOST_SOURCE_PEER),
+    ],
+)
+def test_what_stands_in_for_the_host(header: bytes, sni: str | None, host: str, source: HostSource) -> None:
+    reader = ConnectionReader(wire.RULES, "c", sni)
+    reader.peer = Endpoint("2001:db8::1", 8443)
+    reader.feed(WRITE, CHAT.replace(b"Host: api.openai.com\r\n", header), 1)
+    [outcome] = reader.feed(READ, wire.response(wire.chat_completion()), 1)
+    assert isinstance(outcome, Recognised)
+    assert (outcome.call.host, outcome.call.host_source) == (host, source)
+    assert (outcome.call.peer_address, outcome.call.peer_port) == ("2001:db8::1", 8443)
+
+
+def test_without_any_name_there_is_no_host() -> None:
+    reader = ConnectionReader(wire.RULES, "c")
     reader.feed(WRITE, CHAT.replace(b"Host: api.openai.com\r\n", b""), 1)
     [outcome] = reader.feed(READ, wire.response(wire.chat_completion()), 1)
     assert isinstance(outcome, Recognised)
-    assert (outcome.call.provider, outcome.call.host) == ("groq", "api.groq.com")
+    assert (outcome.call.host, outcome.call.host_source) == ("", HostSource.HOST_SOURCE_UNSPECIFIED)
 
 
 def test_calls_without_an_id_of_their_own_are_told_apart_by_their_place() -> None:

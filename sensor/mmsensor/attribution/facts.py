@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from mmproto.v1.call_pb2 import Process
+from mmsensor.attribution.cgroups import CgroupPaths
+from mmsensor.streams.events import Owner
 
 PROC = Path("/proc")
 # Field 22 of /proc/PID/stat counts in these, whatever the kernel's own HZ (USER_HZ is part of the ABI).
@@ -42,21 +44,36 @@ class ProcessTable:
         self._limit = limit
         self._proc = proc
         self._facts: OrderedDict[tuple[int, int], ProcessFacts] = OrderedDict()
+        self._cgroups = CgroupPaths()
         # Taken once: the two clocks drift against each other by NTP, and a process has one start.
         self._boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def look(self, pid: int, started_ns: int) -> ProcessFacts:
-        """The facts of that process as they are now, or as last seen, or only its pid where it is gone."""
+    def look(self, pid: int, started_ns: int, owner: Owner | None = None) -> ProcessFacts:
+        """The facts of that process as they are now, or as last seen; where it is gone, what the kernel said
+        of it while it lived (`owner`), or only its pid."""
         key = (pid, started_ns)
         fresh = read_facts(pid, started_ns, self._proc)
         known = fresh or self._facts.get(key)
         if known is None:
-            return ProcessFacts(pid, started_ns)
+            if owner is None:
+                return ProcessFacts(pid, started_ns)
+            known = self._facts_of(pid, started_ns, owner)
         self._facts[key] = known
         self._facts.move_to_end(key)
         if len(self._facts) > self._limit:
             self._facts.popitem(last=False)
         return known
+
+    def _facts_of(self, pid: int, started_ns: int, owner: Owner) -> ProcessFacts:
+        cgroup = self._cgroups.path(owner.cgroup)
+        return ProcessFacts(
+            pid,
+            started_ns,
+            command=owner.command,
+            user=_user_name(owner.uid),
+            cgroup=cgroup,
+            systemd_unit=systemd_unit(cgroup),
+        )
 
     def message(self, facts: ProcessFacts) -> Process:
         """The contract's form of `facts`."""

@@ -1,8 +1,8 @@
 """What the rest of the sensor hears of a connection.
 
-For one connection the order is always Opened, then any number of Sni, Bytes and Gap, then Closed. Within
-a direction Bytes and Gap together cover every byte exactly once, in order, from offset 0. All `at_ns` are
-unix time in nanoseconds; offsets and sizes are bytes.
+For one connection the order is always Opened, then any number of Sni, Peer, Bytes and Gap, then Closed.
+Within a direction Bytes and Gap together cover every byte exactly once, in order, from offset 0. All `at_ns`
+are unix time in nanoseconds; offsets and sizes are bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mmproto.endpoint import Endpoint
 from mmproto.reader import Direction
 
 
@@ -75,6 +76,14 @@ class Sni:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of the socket."""
+
+    key: ConnectionKey
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """`reason`: ssl_free, process_exit, reused (the SSL object serves another connection), idle."""
 
@@ -83,4 +92,4 @@ class Closed:
     reason: str
 
 
-StreamEvent = Opened | Bytes | Gap | Sni | Closed
+StreamEvent = Opened | Bytes | Gap | Sni | Peer | Closed

@@ -11,13 +11,16 @@ Memory: a live connection costs a few hundred bytes here and no payload is ever 
 
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 from typing import TypeVar
 
+from mmproto.endpoint import Endpoint
 from mmproto.reader import Direction
-from mmsensor.capture.kernel.abi import PROCESS, Flag, Kind, Record
-from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Owner, Sni, StreamEvent
+from mmsensor.capture.kernel.abi import PEER, PROCESS, Flag, Kind, Record
+from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Owner, Peer, Sni, StreamEvent
 
 #: (bytes read, bytes written) of a connection at its end, None where the kernel has already let it go.
 Position = Callable[[ConnectionKey], tuple[int, int] | None]
@@ -101,6 +104,8 @@ class StreamTable:
             yield from self._data(stream, record)
         elif record.kind is Kind.SNI:
             yield Sni(key, record.data.decode("ascii", "replace"))
+        elif record.kind is Kind.PEER:
+            yield Peer(key, _endpoint(record))
         elif record.kind is Kind.FREE:
             yield from self._advance(stream, record.read_offset, record.write_offset, record.at_ns)
             yield self._close(stream, record.at_ns, "ssl_free")
@@ -218,6 +223,14 @@ class StreamTable:
 def _owner(record: Record) -> Owner:
     cgroup, uid, _gid, comm = PROCESS.unpack(record.data)
     return Owner(comm.rstrip(b"\0").decode("utf-8", "replace"), uid, cgroup)
+
+
+def _endpoint(record: Record) -> Endpoint:
+    address, family, port = PEER.unpack(record.data)
+    size = 4 if family == socket.AF_INET else 16
+    # A socket for both families has its IPv4 peers written as IPv6.
+    text = str(ip_address(address[:size])).removeprefix("::ffff:")
+    return Endpoint(text, port)
 
 
 def _remember(table: OrderedDict[ConnectionKey, _T], key: ConnectionKey, value: _T, limit: int) -> None:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmproto.endpoint import Endpoint
 from mmproto.reader import Direction
 from mmsensor.capture.options import CaptureOptions
 from mmsensor.capture.session import Capture
-from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Sni, StreamEvent
+from mmsensor.streams.events import Bytes, Closed, ConnectionKey, Gap, Opened, Owner, Peer, Sni, StreamEvent
 
 WORKLOADS = Path(__file__).parent / "workloads"
 PATIENCE_S = 60.0
@@ -33,6 +34,8 @@ class Seen:
     gaps: list[Gap] = field(default_factory=list)
     position: dict[Direction, int] = field(default_factory=lambda: defaultdict(int))
     hosts: list[str] = field(default_factory=list)
+    peer: Endpoint | None = None
+    owner: Owner | None = None
     closed: str = ""
 
     def size(self, direction: Direction) -> int:
@@ -61,7 +64,7 @@ class Recorder:
     def _take(self, event: StreamEvent) -> None:
         if isinstance(event, Opened):
             assert event.key not in self.seen, "opened twice"
-            self.seen[event.key] = Seen(event.late)
+            self.seen[event.key] = Seen(event.late, owner=event.owner)
             self.order.append(event.key)
             return
         seen = self.seen[event.key]
@@ -78,6 +81,9 @@ class Recorder:
                 seen.position[event.direction] += event.size
         elif isinstance(event, Sni):
             seen.hosts.append(event.host)
+        elif isinstance(event, Peer):
+            assert seen.peer is None, "told twice"
+            seen.peer = event.endpoint
         elif isinstance(event, Closed):
             seen.closed = event.reason
 

@@ -23,8 +23,9 @@ FORMATS = {
     "mm_connection": abi.CONNECTION,
     "mm_verdict_key": abi.VERDICT_KEY,
     "mm_process": abi.PROCESS,
+    "mm_peer": abi.PEER,
 }
-CODES = {1: "B", 4: "I", 8: "Q"}
+CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 PROBE = """
 #include <stddef.h>

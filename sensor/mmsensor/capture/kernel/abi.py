@@ -16,6 +16,8 @@ from typing import NamedTuple
 RECORD = struct.Struct("=8Q2I3B5x")
 #: struct mm_process: cgroup (u64), uid, gid (u32), comm (16 bytes, padded with zeros).
 PROCESS = struct.Struct("=Q2I16s")
+#: struct mm_peer: address (16 bytes, IPv4 in the first four), family, port (u16).
+PEER = struct.Struct("=16s2H")
 #: struct mm_settings: wake_bytes, undecided_bytes (u64), own_pid, only_listed_pids (u32).
 SETTINGS = struct.Struct("=2Q2I")
 #: struct mm_connection_key: ssl, started_ns (u64), pid, reserved (u32).
@@ -34,12 +36,14 @@ class Kind(IntEnum):
     FREE = 3
     EXIT = 4
     OPEN = 5
+    PEER = 6
 
 
 class Flag(IntFlag):
     LATE = 1
     LAST = 2
     ANNOUNCED = 4
+    PEER_KNOWN = 8
 
 
 class Form(IntEnum):

@@ -36,7 +36,7 @@ static __always_inline struct mm_connection *connection_of(const struct mm_conne
 
 	if (connection && connection->state != MM_ENDED)
 		return connection;
-	return connection_begin(key, MM_LATE);
+	return connection_begin(key, map_delete(births, key) ? MM_LATE : 0);
 }
 
 /* Takes over a verdict that userspace left for this very connection. */

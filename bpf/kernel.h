@@ -119,6 +119,7 @@ struct pt_regs {
 #define MM_GO_ARG1(ctx) ((ctx)->ax)
 #define MM_GO_ARG2(ctx) ((ctx)->bx)
 #define MM_GO_ARG3(ctx) ((ctx)->cx)
+#define MM_GO_CLOSURE(ctx) ((ctx)->dx)
 /* `ret` pops the return address. */
 #define MM_SP_AT_ENTRY(ctx) ((ctx)->sp - sizeof(long))
 
@@ -145,6 +146,7 @@ struct user_pt_regs {
 #define MM_GO_ARG1(ctx) ((ctx)->regs[0])
 #define MM_GO_ARG2(ctx) ((ctx)->regs[1])
 #define MM_GO_ARG3(ctx) ((ctx)->regs[2])
+#define MM_GO_CLOSURE(ctx) ((ctx)->regs[26])
 
 #else
 #error "define __TARGET_ARCH_x86 or __TARGET_ARCH_arm64"

@@ -83,6 +83,18 @@ struct {
 	__type(value, struct mm_connection);
 } connections SEC(".maps");
 
+/*
+ * Connections that began and have not moved a byte yet: the first that does is known to have none before it. Apart
+ * from `connections`, because a handshake in Go may fail, and a Conn be dropped, without anyone saying so. An LRU
+ * may forget one, which then counts as late.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct mm_connection_key);
+	__type(value, __u32);
+} births SEC(".maps");
+
 /* Processes that own connections: the exit of any other is of no interest. pid to start time. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -19,6 +19,7 @@ class Way(StrEnum):
     CONTROL = "ctrl"  # may name the host
     HOST_NAME = "host_name"  # names the host
     FREE = "free"  # ends it
+    GO_BIRTH = "go_birth"
     GO_CLOSE = "go_close"
 
 
@@ -53,6 +54,8 @@ HOOKS = (
     Hook("SSL_free", Way.FREE),
     Hook("crypto/tls.(*Conn).Read", Way.GO, "read", Form.GO),
     Hook("crypto/tls.(*Conn).Write", Way.GO, "write", Form.GO),
+    Hook("crypto/tls.(*Conn).clientHandshake-fm", Way.GO_BIRTH),
+    Hook("crypto/tls.(*Conn).serverHandshake-fm", Way.GO_BIRTH),
     Hook("crypto/tls.(*Conn).Close", Way.GO_CLOSE),
     # rustls-ffi; RUSTLS_RESULT_OK is 7000.
     Hook("rustls_connection_read", Way.CALL, "read", Form.MOVED_4TH, 7000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from tests.sensor.capture.recorder import WORKLOADS, Recorder, python, recording
 
 pytestmark = pytest.mark.capture
 
-CLASS_EDGES = [1, 2, 255, 256, 257, 511, 512, 513, 1024, 1025, 2048, 2049, 4096, 4097, 8191, 8192, 8193]
-CHUNK_EDGES = [16383, 16384, 16385, 32767, 32768, 32769, 100_003, 1_048_576, 3_000_017]
-
+# Around every size class of bpf/abi.h, and around whole chunks of the largest: one less, just so, one more.
+_EDGES = [256 << power for power in range(7)] + [2 << 14, 3 << 14, 1 << 20]
+SIZES = [1, 2, *(edge + more for edge in _EDGES for more in (-1, 0, 1)), 100_003, 3_000_017]
 Certificate = tuple[Path, Path]
 
 
@@ -40,7 +41,7 @@ def assert_same(recorder: Recorder, ends: list[dict[str, object]]) -> None:
 
 @pytest.mark.parametrize("kind", list(LinkKind))
 def test_every_size_both_directions(kind: LinkKind, libssl: Path, certificate: Certificate) -> None:
-    command = libssl_workload(libssl, certificate, "sizes", sizes=CLASS_EDGES + CHUNK_EDGES)
+    command = libssl_workload(libssl, certificate, "sizes", sizes=SIZES)
     with (
         started(command) as workload,
         recording([workload.pid], CaptureOptions(link_kind=kind, ring_bytes=128 << 20)) as recorder,
@@ -58,14 +59,29 @@ def test_every_size_both_directions(kind: LinkKind, libssl: Path, certificate: C
         statistics = recorder.capture.statistics()
         assert statistics.link_kind == kind
         assert not any(statistics.lost.values())
-        calls = (len(CLASS_EDGES) + len(CHUNK_EDGES)) * 4
-        assert statistics.calls >= calls * 2
+        assert statistics.calls >= len(SIZES) * 4 * 2
 
 
-def test_a_single_write_of_64_mib(libssl: Path, certificate: Certificate) -> None:
+@pytest.mark.parametrize("size", [(64 << 20) - 1, 64 << 20])
+def test_a_single_write_of_64_mib(size: int, libssl: Path, certificate: Certificate) -> None:
     with (
-        started(libssl_workload(libssl, certificate, "sizes", sizes=[64 << 20])) as workload,
+        started(libssl_workload(libssl, certificate, "sizes", sizes=[size])) as workload,
         recording([workload.pid], CaptureOptions(ring_bytes=256 << 20)) as recorder,
+    ):
+        workload.line()
+        workload.go()
+        workload.line()
+        workload.go()
+        result = recorder.result(workload)
+        recorder.until_closed(2)
+        assert_same(recorder, result["ends"])
+
+
+def test_60_writes_of_1_mib_back_to_back(libssl: Path, certificate: Certificate) -> None:
+    """Both ways, by either function: 15 rounds of four."""
+    with (
+        started(libssl_workload(libssl, certificate, "sizes", sizes=[1 << 20] * 15)) as workload,
+        recording([workload.pid], CaptureOptions(ring_bytes=128 << 20)) as recorder,
     ):
         workload.line()
         workload.go()
@@ -153,6 +169,56 @@ def test_python_clients(mode: str, connections: int, size: int, certificate: Cer
         sent = sorted(bytes(seen.data[Direction.WRITE]) for seen in clients)
         assert sent == sorted(bytes(seen.data[Direction.READ]) for seen in servers)
         assert not any(recorder.capture.statistics().lost.values())
+
+
+def test_50_streams_of_50_chunks(certificate: Certificate) -> None:
+    """Server-sent events, all streams at once: every chunk is a call of its own, on its own connection."""
+    streams, chunks, size = 50, 50, 211
+    with (
+        started(python("dialogue", *certificate, "events", streams, chunks, size)) as workload,
+        recording([workload.pid], CaptureOptions(ring_bytes=32 << 20)) as recorder,
+    ):
+        workload.line()
+        workload.go()
+        sent = sorted(recorder.result(workload)["streams"])
+        recorder.settle()
+        clients = [seen for seen in recorder.seen.values() if seen.hosts == ["localhost"]]
+        servers = [seen for seen in recorder.seen.values() if not seen.hosts]
+        assert not any(seen.gaps for seen in recorder.seen.values())
+        assert sorted(seen.digest(Direction.READ)[1] for seen in clients) == sent
+        assert sorted(seen.digest(Direction.WRITE)[1] for seen in servers) == sent
+        assert all(seen.size(Direction.READ) == chunks * size for seen in clients)
+        statistics = recorder.capture.statistics()
+        assert not any(statistics.lost.values())
+        # The request's two and, at the least, every chunk's write.
+        assert statistics.calls >= streams * (2 + chunks)
+
+
+def test_8_clients_of_500_requests(certificate: Certificate) -> None:
+    clients, requests, size = 8, 500, 900
+    with ExitStack() as stack:
+        command = python("dialogue", *certificate, "requests", 1, requests, size)
+        workloads = [stack.enter_context(started(command)) for _ in range(clients)]
+        options = CaptureOptions(ring_bytes=64 << 20)
+        recorder = stack.enter_context(recording([workload.pid for workload in workloads], options))
+        for workload in workloads:
+            workload.line()
+        for workload in workloads:
+            workload.go()
+        for workload in workloads:
+            (digest,) = recorder.result(workload)["streams"]
+            recorder.settle()
+            ends = [seen for key, seen in recorder.seen.items() if key.pid == workload.pid]
+            assert len(ends) == 2
+            for seen in ends:
+                assert not seen.gaps
+                # What one end wrote the other sent back.
+                assert (
+                    seen.digest(Direction.WRITE) == seen.digest(Direction.READ) == [requests * size, digest]
+                )
+        statistics = recorder.capture.statistics()
+        assert statistics.bytes == clients * requests * size * 4
+        assert not any(statistics.lost.values())
 
 
 def node_programs() -> list[str]:

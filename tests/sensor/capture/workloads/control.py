@@ -22,6 +22,10 @@ class Side:
 
     def __init__(self, ssl: int = 0) -> None:
         self.ssl = ssl
+        self.forget()
+
+    def forget(self) -> None:
+        """What follows is another connection."""
         self.written_hash = hashlib.sha256()
         self.read_hash = hashlib.sha256()
         self.written_size = 0

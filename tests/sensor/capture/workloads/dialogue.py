@@ -1,8 +1,8 @@
 """Many short calls, both ends in one process over loopback sockets.
 
 Usage: dialogue CERTIFICATE KEY MODE CONNECTIONS TURNS SIZE, all connections at once. In the mode `events` one
-request is answered by TURNS events of SIZE bytes, sent one by one; in the mode `requests` TURNS requests of SIZE
-bytes come back. Reports the digest of what each client read.
+request is answered by TURNS events of SIZE bytes, sent one by one; in the mode `requests` TURNS requests of
+SIZE bytes come back. Reports the digest of what each client read.
 """
 
 from __future__ import annotations

@@ -121,8 +121,16 @@ def configuration_files(product: str, config: Path | None) -> list[Path]:
     folder of the same name with `.d` adds its `*.yaml`.
     """
     main = config if config is not None else ETC / f"{product}.yaml"
-    files = [main] if config is not None or main.exists() else []
+    files = [main] if config is not None or _may_be_there(main) else []
     return files + sorted(main.with_suffix(".d").glob("*.yaml"))
+
+
+def _may_be_there(file: Path) -> bool:
+    """Also where we may not look: what cannot be read is a mistake to be named, not to be passed over."""
+    try:
+        return file.exists()
+    except PermissionError:
+        return True
 
 
 def load(cls: type[T], files: Sequence[Path], env: Mapping[str, str], flags: Mapping[str, object]) -> T:

@@ -18,6 +18,9 @@ from mmsensor.capture.kernel.btf import KERNEL_BTF, in_old_words
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
+#: BPF_F_NO_PREALLOC of <linux/bpf.h>.
+_NO_PREALLOC = 1
+
 _pointer = ctypes.c_void_p
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "libbpf_set_print": (_pointer, [_PRINT]),
@@ -28,6 +31,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_object__find_map_by_name": (_pointer, [_pointer, ctypes.c_char_p]),
     "bpf_object__find_program_by_name": (_pointer, [_pointer, ctypes.c_char_p]),
     "bpf_map__fd": (ctypes.c_int, [_pointer]),
+    "bpf_map__map_flags": (ctypes.c_uint32, [_pointer]),
+    "bpf_map__set_map_flags": (ctypes.c_int, [_pointer, ctypes.c_uint32]),
     "bpf_map__set_max_entries": (ctypes.c_int, [_pointer, ctypes.c_uint32]),
     "bpf_program__fd": (ctypes.c_int, [_pointer]),
     "bpf_program__set_autoload": (ctypes.c_int, [_pointer, ctypes.c_bool]),
@@ -117,41 +122,46 @@ class BpfObject:
         path: Path,
         *,
         map_entries: Mapping[str, int],
+        preallocated: Sequence[str] = (),
         attach_type: Mapping[str, int] | None = None,
         left_out: Sequence[str] = (),
         old_words: bool = False,
     ) -> None:
         """Loads `path`. `old_words`: hand the kernel's BTF over rewritten even where libbpf is new.
 
-        `map_entries` resizes maps; `attach_type` names the expected attach type of programs that need
-        one; `left_out` those that are not loaded. Raises OSError as the kernel gave it, CaptureUnavailable
-        without libbpf.
+        `map_entries` resizes maps, `preallocated` names those that take all their memory at once instead of
+        growing; `attach_type` names the expected attach type of programs that need one; `left_out` those
+        that are not loaded. Raises OSError as the kernel gave it, CaptureUnavailable without libbpf.
         """
         self._library = _load_library()
         btf = _rewritten_kernel_btf() if old_words or _is_old(self._library) else None
+        self._object: int | None = None
         try:
-            self._object: int | None = self._opened(_open(self._library, path, btf))
-            self._load(map_entries, attach_type or {}, left_out)
+            self._object = self._opened(_open(self._library, path, btf))
+            self._shape(map_entries, preallocated)
+            self._load(attach_type or {}, left_out)
+        except BaseException:
+            self.close()
+            raise
         finally:
             if btf is not None:
                 os.close(btf)
 
-    def _load(
-        self, map_entries: Mapping[str, int], attach_type: Mapping[str, int], left_out: Sequence[str]
-    ) -> None:
-        try:
-            for name, entries in map_entries.items():
-                self._library.bpf_map__set_max_entries(self._map(name), entries)
-            for name, kind in attach_type.items():
-                self._library.bpf_program__set_expected_attach_type(self._program(name), kind)
-            for name in left_out:
-                self._library.bpf_program__set_autoload(self._program(name), False)
-            status = self._library.bpf_object__load(self._object)
-            if status:
-                raise OSError(abs(status), os.strerror(abs(status)))
-        except BaseException:
-            self.close()
-            raise
+    def _shape(self, map_entries: Mapping[str, int], preallocated: Sequence[str]) -> None:
+        for name, entries in map_entries.items():
+            self._library.bpf_map__set_max_entries(self._map(name), entries)
+        for name in preallocated:
+            flags = self._library.bpf_map__map_flags(self._map(name)) & ~_NO_PREALLOC
+            self._library.bpf_map__set_map_flags(self._map(name), flags)
+
+    def _load(self, attach_type: Mapping[str, int], left_out: Sequence[str]) -> None:
+        for name, kind in attach_type.items():
+            self._library.bpf_program__set_expected_attach_type(self._program(name), kind)
+        for name in left_out:
+            self._library.bpf_program__set_autoload(self._program(name), False)
+        status = self._library.bpf_object__load(self._object)
+        if status:
+            raise OSError(abs(status), os.strerror(abs(status)))
 
     def _opened(self, handle: int | None) -> int:
         failure = self._library.libbpf_get_error(handle)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -30,6 +31,10 @@ _SESSION = "call_session"
 _RETURNING = ("call_leave", "call_return", "go_return", "new_leave")
 _ENTERING = tuple(f"{way}_enter" for way in Way if way is not Way.NEW)
 UPROBE_PROGRAMS = (*_RETURNING, *_ENTERING, _SESSION)
+
+#: Maps that grow with what is in them. Before 6.1 Linux warns of such maps in its log when a probe uses one,
+#: and refuses it where it is built for real time: there they take all their memory at once, some 30 MB.
+_GROWING = ("threads", "connections", "processes")
 
 _ATTACH_TYPES = {
     LinkKind.UPROBE_SESSION: syscalls.TRACE_UPROBE_SESSION,
@@ -86,6 +91,11 @@ def uprobe_pmu() -> _Pmu:
         raise CaptureUnavailable(
             "the kernel has no uprobe perf events", "use a kernel with CONFIG_UPROBE_EVENTS=y"
         ) from error
+
+
+def _kernel_version() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(re.sub(r"\D.*", "", minor))
 
 
 def _possible_cpus() -> int:
@@ -154,6 +164,7 @@ class Kernel:
             return BpfObject(
                 object_path(),
                 map_entries={"records": self._options.ring_bytes},
+                preallocated=() if _kernel_version() >= (6, 1) else _GROWING,
                 attach_type=kinds,
                 left_out=[] if session else [_SESSION],
             )

@@ -68,3 +68,20 @@ def test_lies_are_counted_and_harm_nothing(library: Path) -> None:
         assert statistics.lost["stale_call"] == 1
         assert statistics.lost["unreadable"] == 1
         assert statistics.lost_bytes["unreadable"] == 5000
+
+
+def test_a_signal_handler_is_no_part_of_the_call_it_interrupts(library: Path) -> None:
+    with running(library, "signals") as (recorder, result):
+        interrupted, handlers = (recorder.by_ssl(ssl)[0] for ssl in result["ssl"])
+        assert bytes(interrupted.data[Direction.READ]) == b"r" * 100
+        assert bytes(handlers.data[Direction.WRITE]) == b"from the handler"
+        assert not any(recorder.capture.statistics().lost.values())
+
+
+def test_a_buffer_in_no_page_table_is_counted(library: Path) -> None:
+    with running(library, "untouched") as (recorder, _result):
+        (seen,) = recorder.seen.values()
+        statistics = recorder.capture.statistics()
+        assert seen.size(Direction.WRITE) == 5007
+        assert statistics.lost_bytes["unreadable"] == seen.lost()
+        assert bytes(seen.data[Direction.WRITE]) == (b"" if seen.gaps else pattern(5000)) + b"touched"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import tempfile
 
 from tests.sensor.capture.workloads.control import pattern, report, wait_for_go
 
@@ -68,8 +69,32 @@ def lies() -> list[Connection]:
     return [one]
 
 
+def signals() -> list[Connection]:
+    """A read that a signal interrupts, whose handler writes on another connection."""
+    interrupted, handlers = Connection(), Connection()
+    library.odd_signal(interrupted.ssl, handlers.ssl)
+    return [interrupted, handlers]
+
+
+def untouched() -> list[Connection]:
+    """A buffer whose page is in no page table until somebody looks; then one that is."""
+    one = Connection()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(pattern(5000))
+        file.flush()
+        assert library.odd_write_untouched(one.ssl, file.name.encode(), 5000) == 5000
+    one.write(b"touched")
+    return [one]
+
+
 wait_for_go()
-connections = {"jumps": jumps, "callbacks": callbacks, "lies": lies}[sys.argv[2]]()
+connections = {
+    "jumps": jumps,
+    "callbacks": callbacks,
+    "lies": lies,
+    "signals": signals,
+    "untouched": untouched,
+}[sys.argv[2]]()
 for connection in connections:
     free(connection.ssl)
 report(ssl=[connection.ssl.value for connection in connections])

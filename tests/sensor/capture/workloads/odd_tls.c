@@ -2,11 +2,17 @@
  * A library that exports the functions that are probed, and does with them what real ones do seldom or
  * only in some build: call each other, jump into each other, call back, lie.
  */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static jmp_buf escape;
 static void (*callback)(void);
@@ -80,4 +86,68 @@ void odd_escape(void *ssl)
 	asm volatile("" : : "r"(room) : "memory"); /* else the compiler saves the room */
 	if (!setjmp(escape))
 		SSL_read_ex(ssl, data, sizeof(data), &got);
+}
+
+/* What follows calls like any other program: the compiler, which sees that the functions above ignore their first
+ * argument, would pass none. */
+static int (*volatile do_read)(void *, void *, int) = SSL_read;
+static int (*volatile do_write)(void *, const void *, int) = SSL_write;
+
+#define STACK_SIZE (256 << 10)
+
+static void *connections[2];
+static char *stacks; /* the handler's, and above it the thread's */
+
+static void interrupt(void)
+{
+	callback = NULL;
+	raise(SIGUSR1);
+}
+
+static void on_signal(int number)
+{
+	char text[] = "from the handler";
+
+	(void)number;
+	do_write(connections[1], text, strlen(text));
+}
+
+static void *read_and_be_interrupted(void *argument)
+{
+	stack_t stack = { .ss_sp = stacks, .ss_size = STACK_SIZE };
+	char data[100];
+
+	(void)argument;
+	sigaltstack(&stack, NULL);
+	callback = interrupt;
+	do_read(connections[0], data, sizeof(data));
+	return NULL;
+}
+
+/* A signal in the middle of a read of 100 bytes, whose handler writes 16 bytes on the other connection, from a
+ * stack of its own. It lies below the thread's: were it above, the kernel would take the read's return probe for
+ * a dead one, and kill the process when it returns. */
+void odd_signal(void *one, void *other)
+{
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	stacks = mmap(NULL, 2 * STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	connections[0] = one, connections[1] = other;
+	sigaction(SIGUSR1, &action, NULL);
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, stacks + STACK_SIZE, STACK_SIZE);
+	pthread_create(&thread, &attributes, read_and_be_interrupted, NULL);
+	pthread_join(thread, NULL);
+}
+
+/* Writes from a file's page that this process has never touched. */
+int odd_write_untouched(void *ssl, const char *path, int size)
+{
+	int fd = open(path, O_RDONLY);
+	void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+	close(fd);
+	return data == MAP_FAILED ? -1 : do_write(ssl, data, size);
 }

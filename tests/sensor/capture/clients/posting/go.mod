@@ -1,0 +1,3 @@
+module modelmeter.test/posting
+
+go 1.21

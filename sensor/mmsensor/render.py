@@ -47,13 +47,14 @@ def status_text(document: Mapping[str, Any]) -> str:
 
 
 def targets_text(targets: Sequence[Mapping[str, Any]]) -> str:
-    """One line a file: attached or why not."""
+    """One line a file: attached, and how its functions were found, or why not."""
     if not targets:
         return "no running process maps a TLS library that is known"
-    rows = [("STATE", "PROCESSES", "FILE", "REASON")]
+    rows = [("STATE", "PROCESSES", "FILE", "WHY")]
     for target in targets:
         state = "attached" if target["attached"] else "not attached"
-        rows.append((state, str(target["processes"]), target["path"], target["reason"]))
+        why = "; ".join(filter(None, (target["reason"], target["why"], target["doubt"])))
+        rows.append((state, str(target["processes"]), target["path"], why))
     return table(rows)
 
 

@@ -133,6 +133,7 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
             only_pids=only_pids,
             reconcile_every_s=settings.capture.reconcile_s,
             idle_s=settings.capture.idle_s,
+            findings=settings.folder / "findings.json",
         )
     )
     try:

@@ -38,6 +38,8 @@ class CaptureOptions:
     #: Probe where it is cheap (ladder/placement.py). False is for measuring what that gains, and the way out
     #: should it ever be wrong about a file.
     place_probes: bool = True
+    #: Where the findings of searches in stripped programs are kept, by build; None keeps them in memory.
+    findings: Path | None = None
     #: The whole of /proc is compared with what is attached this often; new mappings are noticed at once.
     reconcile_every_s: float = 15.0
     #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or
@@ -57,8 +59,9 @@ class CaptureOptions:
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """One file that could be, or is, probed. `reason` says why not, and is empty where `attached`; `doubt` what
-    speaks against that being of any use, and is empty where nothing does."""
+    """One file that could be, or is, probed. `reason` says why not, and is empty where `attached`; `doubt`
+    what speaks against that being of any use, and is empty where nothing does. `strategy` and `confidence` are
+    how its functions were found (ladder/), `why` says so in words, or why they were not."""
 
     path: str
     device: int
@@ -69,6 +72,9 @@ class TargetStatus:
     reason: str
     processes: int
     doubt: str = ""
+    strategy: str = ""
+    confidence: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ attached: its inode number cannot become another file's meanwhile.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from mmsensor.capture import hooks
@@ -26,10 +26,11 @@ from mmsensor.capture.discovery.files import FileKey, FileWatch, NewFile
 from mmsensor.capture.discovery.proc import FileMapping
 from mmsensor.capture.discovery.used import UseWatch
 from mmsensor.capture.errors import AttachFailed
-from mmsensor.capture.functions import Function
+from mmsensor.capture.functions import Confidence, Function, Located, NotCovered
 from mmsensor.capture.kernel.abi import TARGETS
 from mmsensor.capture.kernel.probes import detach
-from mmsensor.capture.ladder import elf, symbols
+from mmsensor.capture.ladder import elf
+from mmsensor.capture.ladder.climb import Ladder, Search
 from mmsensor.capture.ladder.placement import place
 from mmsensor.capture.options import CaptureOptions, TargetStatus
 
@@ -46,15 +47,6 @@ class Probes(Protocol):
     def forget_fired(self, target: int) -> None: ...
 
 
-#: Names that promise TLS. What has one and exports nothing we know is reported with the reason beside it,
-#: never probed on a guess.
-_PROMISES = (
-    (re.compile(r"libssl[-.]|libboringssl"), "no_exported_tls_functions"),
-    (re.compile(r"(node|bun|deno|claude|electron)$"), "no_exported_tls_functions"),
-    (re.compile(r"libgnutls[-.]"), "gnutls_not_supported"),
-    (re.compile(r"libnss3\.so|libnspr4\.so"), "nss_not_supported"),
-    (re.compile(r"libmbedtls[-.]|libwolfssl[-.]|libs2n[-.]"), "library_not_supported"),
-)
 #: How long at most an unused file stays attached that was deleted or is not on the root file system: probes
 #: keep a file's space and its mount in use.
 _SHORT_LINGER_S = 60.0
@@ -90,7 +82,11 @@ class _Target:
     inode: int
     build: tuple[int, int]  # size, mtime_ns: whether the file is still what was read
     build_id: str
-    functions: tuple[Function, ...]
+    functions: tuple[Function, ...] = ()
+    strategy: str = ""
+    confidence: Confidence | None = None
+    why: str = ""
+    search: Search | None = None  # that its turn has not come for yet
     index: int = 0  # by which the kernel knows it; 0: none was free
     reason: str = ""
     links: list[int] = field(default_factory=list)
@@ -117,7 +113,26 @@ class _Target:
             reason,
             len(self.processes),
             self.doubt,
+            self.strategy,
+            self.confidence.name.lower() if self.confidence else "",
+            self.why,
         )
+
+    def learn(self, finding: Located | NotCovered | Search) -> None:
+        """Takes over what the ladder found."""
+        self.search = None
+        if isinstance(finding, Located):
+            self.functions, self.strategy, self.confidence = (
+                finding.functions,
+                finding.strategy,
+                finding.confidence,
+            )
+            self.reason, self.why = "", finding.why
+        elif isinstance(finding, NotCovered):
+            self.reason, self.why = finding.reason, finding.why
+        else:
+            self.search = finding
+            self.reason, self.why = "being_searched", "TLS is linked in without names; its code is searched"
 
     def close(self) -> None:
         detach(self.links)
@@ -128,8 +143,8 @@ class _Target:
 class Targets:
     """The registry. `monotonic` is seconds on any steady clock; without `files` a file is what stat says.
 
-    Safe to use from several threads. Examining may take seconds for a large file, `statuses` never waits for
-    it.
+    Safe to use from several threads; `statuses` never waits for an examination. What takes seconds, a search
+    in a stripped program's code, has a thread of its own, and the target is attached when it is done.
     """
 
     def __init__(
@@ -143,6 +158,10 @@ class Targets:
         self._probes = probes
         self._now = monotonic
         self._files = files
+        self._ladder = Ladder(options.findings)
+        self._searches: SimpleQueue[_Target | None] = SimpleQueue()
+        self._searcher = threading.Thread(target=self._search_all, name="ladder", daemon=True)
+        self._searcher.start()
         self._uses = UseWatch(options.proc, probes.last_fired, monotonic)
         self._root_device = Path("/").stat().st_dev
         self._at_work = threading.Lock()
@@ -210,6 +229,9 @@ class Targets:
             )
 
     def close(self) -> None:
+        self._ladder.close()
+        self._searches.put(None)
+        self._searcher.join()
         with self._at_work, self._lock:
             detach([link for target in self._targets.values() for link in target.links])
             for target in self._targets.values():
@@ -248,7 +270,7 @@ class Targets:
                 identity = _Identity(facts.st_dev, facts.st_ino, 0)
             known = self._targets.get(identity)
             if known is None:
-                target = _read_target(opened.fd, facts, opened.path)
+                target = self._read_target(opened.fd, facts, opened.path)
         except OSError:
             return None
         finally:
@@ -260,9 +282,25 @@ class Targets:
             self._try_attach(target)
             with self._lock:
                 self._targets[identity] = target
+            if target.search:
+                self._searches.put(target)
         if key is not None and self._files is not None:
             self._files.done(key)
         return known or target
+
+    def _read_target(self, fd: int, facts: os.stat_result, path: str) -> _Target | None:
+        """None where the file has nothing to do with TLS. Raises OSError."""
+        try:
+            file = elf.ElfFile(fd)
+            finding = self._ladder.look(file, Path(path).name)
+            build_id = file.build_id
+        except elf.NotElf:
+            return None
+        if finding is None:
+            return None
+        target = _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id)
+        target.learn(finding)
+        return target
 
     def _try_attach(self, target: _Target) -> None:
         if not hooks.sufficient([function.name for function in target.functions]):
@@ -333,6 +371,39 @@ class Targets:
         if target.key is not None and self._files is not None:
             self._files.forget(target.key)
 
+    # -- searching, in a thread of its own -------------------------------------------------------------
+
+    def _search_all(self) -> None:
+        while (target := self._searches.get()) is not None:
+            with self._at_work:
+                if not self._is_known(target) or target.search is None:
+                    continue
+                fd, strategies = os.dup(target.fd), target.search.strategies
+            try:
+                finding = self._ladder.search(elf.ElfFile(fd), Path(target.path).name, strategies)
+            except (elf.NotElf, OSError) as error:
+                finding = NotCovered("search_failed", f"its code could not be searched: {error}")
+            finally:
+                os.close(fd)
+            with self._at_work:
+                if self._is_known(target):
+                    self._end_search(target, finding)
+
+    def _is_known(self, target: _Target) -> bool:
+        return self._targets.get(target.identity) is target
+
+    def _end_search(self, target: _Target, finding: Located | NotCovered | None) -> None:
+        if finding is None:
+            same = [key for key, known in self._known.items() if known == target.identity]
+            self._drop(target)
+            self._known.update(dict.fromkeys(same))
+            if target.key is not None and self._files is not None:
+                self._files.done(target.key)
+            return
+        with self._lock:
+            target.learn(finding)
+        self._try_attach(target)
+
 
 def _use(target: _Target | None, pid: int) -> None:
     if target is not None:
@@ -342,24 +413,6 @@ def _use(target: _Target | None, pid: int) -> None:
 
 def _build(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
-
-
-def _read_target(fd: int, facts: os.stat_result, path: str) -> _Target | None:
-    """None where the file has nothing to do with TLS."""
-    try:
-        file = elf.ElfFile(fd)
-        offsets = symbols.exported(file, hooks.SYMBOLS)
-        build_id = file.build_id
-    except elf.NotElf:
-        return None
-    reason = ""
-    if not hooks.sufficient(offsets):
-        name = Path(path).name
-        reason = next((why for pattern, why in _PROMISES if pattern.match(name)), "")
-        if not reason:
-            return None
-    functions = tuple(Function(name, offset) for name, offset in offsets.items())
-    return _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id, functions, reason=reason)
 
 
 def _open_mapped(root: Path, pid: int, mapping: FileMapping, is_it: Callable[[int], bool]) -> _Opened | None:

@@ -1,30 +1,56 @@
-"""What the capture costs: the probed program per TLS call, the sensor per record.
+"""What the capture costs: the probed program per TLS call, the sensor per record, putting probes on and off.
 
-Everything in one run, with and without probes in turn, so that a busy machine hurts all columns alike;
-the medians of the rounds are printed. Run as root: python -m tests.bench.capture_bench
+Every way to attach side by side in one run: each kind of link that the kernel has, with the probes where they
+are cheap (ladder/placement.py) and at the first instruction of each function. The ways take turns, with
+and without probes in turn, so that a busy machine hurts all of them alike; medians of the rounds are printed.
+
+Run as root: python -m tests.bench.capture_bench [--rounds N] [--sizes N ...] [--links KIND ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from mmsensor.capture.errors import CaptureError
-from mmsensor.capture.options import CaptureOptions
+from mmsensor.capture.errors import CaptureError, CaptureUnavailable
+from mmsensor.capture.functions import Function
+from mmsensor.capture.hooks import SYMBOLS
+from mmsensor.capture.kernel.probes import Kernel, detach
+from mmsensor.capture.ladder.elf import ElfFile
+from mmsensor.capture.ladder.placement import place
+from mmsensor.capture.ladder.symbols import exported
+from mmsensor.capture.options import CaptureOptions, LinkKind
 from mmsensor.capture.session import Capture
-from mmsensor.streams.events import Opened
+from mmsensor.streams.events import ConnectionKey, Opened
 
-ROUNDS = 9
+ROUNDS = 5
 SIZES = (256, 4096, 16384)
 BURST_BYTES = 4 << 20  # of one burst: half the ring, so that nothing is lost while nobody reads
+MAPPERS = 200  # processes that map libssl while probes go on and off
+
+
+class Way(NamedTuple):
+    """How the probes are attached; `placed`: where they are cheap."""
+
+    kind: LinkKind
+    placed: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind}{', placed' if self.placed else ''}"
+
+    def __format__(self, how: str) -> str:
+        return format(str(self), how)
 
 
 class Client:
@@ -38,9 +64,11 @@ class Client:
             text=True,
         )
         self.pid = self._process.pid
+        self._calls = min(5000, BURST_BYTES // (2 * (size + 512)))
 
-    def call(self, count: int) -> float:
-        """CPU microseconds a call, of `count` writes and as many reads."""
+    def call(self, count: int | None = None) -> float:
+        """CPU microseconds a call, of `count` writes and as many reads; without a count as many as fit."""
+        count = count or self._calls
         self._tell(str(count))
         assert self._process.stdout is not None
         cpu_ns, _wall_ns = map(int, self._process.stdout.readline().split())
@@ -60,53 +88,164 @@ class Client:
 
 
 @dataclass
-class Samples:
-    """Microseconds, one a round."""
+class Calls:
+    """One size of call, attached in one way: microseconds a call, one a round."""
 
-    bare: list[float]
-    captured: list[float]
-    ignored: list[float]
-    unlisted: list[float]
-    sensor: list[float]
-    attach_ms: list[float]
-    detach_ms: list[float]
+    captured: list[float] = field(default_factory=list)
+    ignored: list[float] = field(default_factory=list)
+    unlisted: list[float] = field(default_factory=list)
+    sensor: list[float] = field(default_factory=list)  # a record
     lost: int = 0
 
 
-@contextlib.contextmanager
-def capturing(pids: frozenset[int], samples: Samples) -> Iterator[Capture]:
-    capture = Capture(CaptureOptions(only_pids=pids))
-    began = time.perf_counter()
-    capture.start()
-    samples.attach_ms.append((time.perf_counter() - began) * 1e3)
-    try:
-        yield capture
-    finally:
-        samples.lost += sum(capture.statistics().lost.values())
-        began = time.perf_counter()
-        capture.close()
-        samples.detach_ms.append((time.perf_counter() - began) * 1e3)
+@dataclass
+class Attaching:
+    """Milliseconds, one a round."""
+
+    start: list[float] = field(default_factory=list)
+    close: list[float] = field(default_factory=list)
+    attach: list[float] = field(default_factory=list)
+    detach: list[float] = field(default_factory=list)
+    attach_mapped: list[float] = field(default_factory=list)  # by MAPPERS processes
+    detach_mapped: list[float] = field(default_factory=list)
 
 
-def one_round(client: Client, count: int, samples: Samples) -> None:
-    samples.bare.append(client.call(count))
-    with capturing(frozenset([client.pid]), samples) as capture:
+@dataclass
+class Results:
+    bare: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    calls: dict[tuple[Way, int], Calls] = field(default_factory=lambda: defaultdict(Calls))
+    attaching: dict[Way, Attaching] = field(default_factory=lambda: defaultdict(Attaching))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The clients, by size: those that the capture lists, and others that only run through its probes."""
+
+    program: Path
+    listed: dict[int, Client]
+    others: dict[int, Client]
+
+    def round(self, way: Way, results: Results) -> None:
+        attaching = results.attaching[way]
+        for size, client in self.listed.items():
+            results.bare[size].append(client.call())
+        pids = frozenset(client.pid for client in self.listed.values())
+        capture = Capture(CaptureOptions(only_pids=pids, link_kind=way.kind, place_probes=way.placed))
+        with timed(attaching.start):
+            capture.start()
+        try:
+            for size in self.listed:
+                self._calls(capture, size, results.calls[way, size])
+        finally:
+            with timed(attaching.close):
+                capture.close()
+
+    def _calls(self, capture: Capture, size: int, calls: Calls) -> None:
+        client = self.listed[size]
         client.new_connection()
         client.call(10)
-        keys = [event.key for event in capture.poll(1) if isinstance(event, Opened)]
-        before = capture.statistics().records
-        samples.captured.append(client.call(count))
-        began = time.process_time()
-        while sum(1 for _ in capture.poll(0)):
-            pass
-        spent = time.process_time() - began
-        samples.sensor.append(spent * 1e6 / (capture.statistics().records - before))
+        keys = opened(capture)
+        before = capture.statistics()
+        calls.captured.append(client.call())
+        spent, _ = drain(capture)
+        after = capture.statistics()
+        calls.sensor.append(spent * 1e6 / (after.records - before.records))
+        calls.lost += sum(after.lost.values()) - sum(before.lost.values())
         for key in keys:
             capture.set_verdict(key, interesting=False)
         client.call(10)
-        samples.ignored.append(client.call(count))
-    with capturing(frozenset(), samples):
-        samples.unlisted.append(client.call(count))
+        calls.ignored.append(client.call())
+        calls.unlisted.append(self.others[size].call())
+
+    def attach(self, way: Way, results: Results) -> None:
+        """The system's libssl alone, mapped by a few and mapped by many."""
+        attaching = results.attaching[way]
+        with loaded(way) as put_on:
+            attach_once(put_on, attaching.attach, attaching.detach)
+            with mappers(self.program, MAPPERS):
+                attach_once(put_on, attaching.attach_mapped, attaching.detach_mapped)
+
+
+@contextlib.contextmanager
+def timed(milliseconds: list[float]) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    milliseconds.append((time.perf_counter() - began) * 1e3)
+
+
+def opened(capture: Capture) -> list[ConnectionKey]:
+    return [event.key for event in capture.poll(1) if isinstance(event, Opened)]
+
+
+def drain(capture: Capture) -> tuple[float, int]:
+    """(CPU seconds, events) of reading what is there."""
+    began, events = time.process_time(), 0
+    while here := sum(1 for _ in capture.poll(0)):
+        events += here
+    return time.process_time() - began, events
+
+
+@contextlib.contextmanager
+def loaded(way: Way) -> Iterator[Callable[[], list[int]]]:
+    """The programs are in the kernel; gives what puts them on the libssl that the clients use."""
+    kernel = Kernel(CaptureOptions(only_pids=frozenset(), link_kind=way.kind))
+    fd = os.open(libssl(), os.O_RDONLY)
+
+    def put_on() -> list[int]:
+        file = ElfFile(fd)
+        functions = tuple(Function(name, offset) for name, offset in exported(file, SYMBOLS).items())
+        if way.placed:
+            functions = place(file, functions).functions
+        return kernel.attach(f"/proc/self/fd/{fd}", functions, 0)
+
+    try:
+        yield put_on
+    finally:
+        os.close(fd)
+        kernel.close()
+
+
+def attach_once(put_on: Callable[[], list[int]], on: list[float], off: list[float]) -> None:
+    with timed(on):
+        links = put_on()
+    with timed(off):
+        detach(links)
+
+
+@contextlib.contextmanager
+def mappers(program: Path, count: int) -> Iterator[None]:
+    """So many processes have libssl mapped meanwhile."""
+    process = subprocess.Popen(
+        [str(program), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        yield
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+def libssl() -> Path:
+    """What the dynamic loader takes for libssl.so.3."""
+    cache = subprocess.run(["/sbin/ldconfig", "-p"], check=True, capture_output=True, text=True).stdout
+    return Path(next(line.split()[-1] for line in cache.splitlines() if line.split()[:1] == ["libssl.so.3"]))
+
+
+def link_kinds(wanted: Sequence[str]) -> list[LinkKind]:
+    """Those of the wanted that this kernel has."""
+    kinds = []
+    for kind in map(LinkKind, wanted):
+        try:
+            Kernel(CaptureOptions(only_pids=frozenset(), link_kind=kind)).close()
+        except CaptureUnavailable as error:
+            print(f"without {kind}: {error.reason}")
+        else:
+            kinds.append(kind)
+    return kinds
 
 
 def resident_mb() -> float:
@@ -128,7 +267,8 @@ def other_probes() -> set[str]:
     return names
 
 
-def measure(folder: Path) -> dict[int, Samples]:
+def build(folder: Path) -> tuple[Path, Path, Path]:
+    """(program, certificate, key)"""
     certificate, key, program = folder / "certificate.pem", folder / "key.pem", folder / "tls_calls"
     subprocess.run(
         [
@@ -140,49 +280,66 @@ def measure(folder: Path) -> dict[int, Samples]:
     )
     source = Path(__file__).parent / "tls_calls.c"
     subprocess.run(["clang", "-O2", str(source), "-o", str(program), "-ldl"], check=True)
-    results: dict[int, Samples] = defaultdict(lambda: Samples([], [], [], [], [], [], []))
-    clients = {size: Client(program, certificate, key, size) for size in SIZES}
-    try:
-        for number in range(ROUNDS + 1):
-            for size, client in clients.items():
-                count = min(5000, BURST_BYTES // (2 * (size + 512)))
+    return program, certificate, key
+
+
+def measure(folder: Path, ways: Sequence[Way], sizes: Sequence[int], rounds: int) -> Results:
+    program, certificate, key = build(folder)
+    with contextlib.ExitStack() as stack:
+        listed, others = ({size: Client(program, certificate, key, size) for size in sizes} for _ in range(2))
+        for client in (*listed.values(), *others.values()):
+            stack.callback(client.close)
+        bench = Bench(program, listed, others)
+        results = Results()
+        for number in range(rounds + 1):
+            for way in ways:
                 # The first round only warms up.
-                target = results[size] if number else Samples([], [], [], [], [], [], [])
-                one_round(client, count, target)
-    finally:
-        for client in clients.values():
-            client.close()
+                bench.round(way, results if number else Results())
+                bench.attach(way, results if number else Results())
     return results
 
 
+def report(results: Results, ways: Sequence[Way], sizes: Sequence[int]) -> None:
+    middle = statistics.median
+    print("CPU of a TLS call in us: bare, and what is added to it")
+    row = "{:<24} {:>6} {:>7} {:>9} {:>8} {:>9} {:>14} {:>5}"
+    print(row.format("", "bytes", "bare", "captured", "ignored", "unlisted", "sensor/record", "lost"))
+    for way in ways:
+        for size in sizes:
+            calls, bare = results.calls[way, size], middle(results.bare[size])
+            added = [
+                f"{middle(each) - bare:+.2f}" for each in (calls.captured, calls.ignored, calls.unlisted)
+            ]
+            print(row.format(way, size, f"{bare:.2f}", *added, f"{middle(calls.sensor):.2f}", calls.lost))
+    print(f"\nmilliseconds; `many`: libssl is mapped by {MAPPERS} more processes")
+    row = "{:<24} {:>6} {:>6} {:>7} {:>7} {:>12} {:>12}"
+    print(row.format("", "start", "close", "attach", "detach", "attach many", "detach many"))
+    for way in ways:
+        times = results.attaching[way]
+        few = (times.start, times.close, times.attach, times.detach)
+        many = (times.attach_mapped, times.detach_mapped)
+        print(row.format(way, *(f"{middle(each):.0f}" for each in (*few, *many))))
+    print(f"\nresident {resident_mb():.1f} MB (after)")
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--links", nargs="+", choices=list(LinkKind), default=list(LinkKind))
+    arguments = parser.parse_args()
     others = other_probes()
     try:
+        ways = [Way(kind, placed) for kind in link_kinds(arguments.links) for placed in (False, True)]
         with tempfile.TemporaryDirectory() as folder:
-            results = measure(Path(folder))
+            results = measure(Path(folder), ways, arguments.sizes, arguments.rounds)
     except CaptureError as error:
         print(f"capture_bench: {error}", file=sys.stderr)
         return 1
     others |= other_probes()
     if others:
         print(f"other probes were attached meanwhile, `bare` is not bare: {', '.join(sorted(others))}")
-    print("TLS call, CPU in us (median of rounds)")
-    print(
-        f"{'bytes':>7} {'bare':>8} {'captured':>9} {'added':>7} {'ignored':>8} {'unlisted':>9}"
-        f" {'sensor/record':>14} {'lost':>5}"
-    )
-    for size, samples in results.items():
-        bare = statistics.median(samples.bare)
-        captured = statistics.median(samples.captured)
-        print(
-            f"{size:>7} {bare:>8.2f} {captured:>9.2f} {captured - bare:>+7.2f}"
-            f" {statistics.median(samples.ignored) - bare:>+8.2f}"
-            f" {statistics.median(samples.unlisted) - bare:>+9.2f}"
-            f" {statistics.median(samples.sensor):>14.2f} {samples.lost:>5}"
-        )
-    attach = statistics.median(ms for samples in results.values() for ms in samples.attach_ms)
-    detach = statistics.median(ms for samples in results.values() for ms in samples.detach_ms)
-    print(f"start {attach:.0f} ms, close {detach:.0f} ms; resident {resident_mb():.1f} MB (after)")
+    report(results, ways, arguments.sizes)
     return 0
 
 

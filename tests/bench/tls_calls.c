@@ -4,13 +4,17 @@
  *
  * Usage: tls_calls CERTIFICATE KEY SIZE. For each line "N" on standard input makes N writes and N reads of
  * SIZE bytes and prints "CPU_NS WALL_NS". A line "new" begins a new connection first.
+ *
+ * Or: tls_calls COUNT. So many processes map libssl and do nothing until standard input ends.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LIBSSL(result, name, ...) static result (*name)(__VA_ARGS__)
 
@@ -79,12 +83,33 @@ static long long now(clockid_t clock)
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
+static int wait_in_processes(int count)
+{
+	char end;
+
+	open_library();
+	for (int i = 0; i < count; i++) {
+		if (!fork()) {
+			while (read(0, &end, 1) > 0)
+				continue;
+			_exit(0);
+		}
+	}
+	puts("ready");
+	fflush(stdout);
+	while (wait(NULL) > 0)
+		continue;
+	return 0;
+}
+
 int main(int count, char **arguments)
 {
 	int size = count == 4 ? atoi(arguments[3]) : 0;
 	char line[32], *buffer = calloc(1, size + 1);
 	void *client_context, *server_context;
 
+	if (count == 2)
+		return wait_in_processes(atoi(arguments[1]));
 	if (size <= 0)
 		return 2;
 	open_library();

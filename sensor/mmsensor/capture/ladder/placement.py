@@ -6,7 +6,8 @@ builds of libssl begin SSL_read and SSL_write with such another (`sub $24, %rsp`
 
 (a) Onwards to the first cheap instruction, if there the stack pointer and every argument are still what
     they were, and nothing in the file jumps to it or to what was passed on the way: then every call comes
-    by once, as it did at the first.
+    by once, as it did at the first. The search for jumps is made for functions that move bytes; those that
+    are called a few times a connection profit where it was.
 (b) Into the function underneath. In OpenSSL SSL_read and SSL_read_ex only pass their arguments on to
     ssl_read_internal, and SSL_write and its sisters to ssl_write_internal. Where following the instructions
     shows that all of them arrive at the same function, with the arguments that it has in OpenSSL's source,
@@ -26,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mmsensor.capture.functions import Function
+from mmsensor.capture.hooks import BY_NAME
 from mmsensor.capture.ladder import instructions
 from mmsensor.capture.ladder.elf import PF_X, PT_LOAD, ElfFile, NotElf, Segment
 from mmsensor.capture.ladder.instructions import GREATER, LESS_EQUAL, Instruction, Op
@@ -231,11 +233,11 @@ class _Placer:
         present = {each.name: each for each in functions}
         for underneath in _UNDERNEATH:
             self._replace(underneath, present, notes)
-        for name, function in present.items():
+        for name, function in sorted(present.items(), key=lambda item: not BY_NAME[item[0]].moves):
             if function.stack_shift or function.returns:
                 continue  # placed by the strategy that found it
             try:
-                entry = self._cheap(function.entry)
+                entry = self._cheap(function.entry, often=bool(BY_NAME[name].moves))
             except _NotProven as why:
                 notes.append(f"{name} stays at its first instruction: {why}")
                 continue
@@ -246,8 +248,9 @@ class _Placer:
 
     # -- (a) ---------------------------------------------------------------------------------------
 
-    def _cheap(self, entry: int) -> int:
-        """The first place in a function that is cheap to probe. Raises _NotProven."""
+    def _cheap(self, entry: int, *, often: bool) -> int:
+        """The first place in a function that is cheap to probe; `often`: it is worth a search for jumps to
+        it. Raises _NotProven."""
         walk = _Walk(self, entry)
         passed: list[int] = []
         for _ in range(_MAX_STEPS):
@@ -255,7 +258,10 @@ class _Placer:
             if walk.stack != 0 or walk.arguments != _ARGUMENTS:
                 raise _NotProven("the stack pointer or an argument changes before a cheap one")
             if step.emulated:
-                self._only_way(entry, [*passed, walk.at][1:])
+                places = [*passed, walk.at][1:]
+                if places and not often and self._jumped_to is None:
+                    raise _NotProven("it is not called often enough to search for jumps past it")
+                self._only_way(entry, places)
                 return walk.at
             passed.append(walk.at)
             walk.do(step)
@@ -304,7 +310,7 @@ class _Placer:
                 return
             (entry,) = self._arrivals([(each, present[each.name].entry) for each in wrappers])
             self._none_arrives(underneath.must_not, entry)
-            entry = self._cheap(entry)
+            entry = self._cheap(entry, often=True)
         except (_NotProven, ValueError):
             return  # (a) says why they stay
         for each in wrappers:

@@ -175,7 +175,7 @@ HOSTILE_WRAPPERS = (
     ("a result that is replaced", READ.replace("test %eax", "mov $1, %eax\n test %eax"), READ_EX),
     ("a pointer lost in the call", READ.replace("mov 8(%rsp), %eax", "mov (%rcx), %eax"), READ_EX),
 )
-#: (what is wrong, SSL_free): what follows `endbr64` may not be probed.
+#: (what is wrong, SSL_write): what follows `endbr64` may not be probed.
 HOSTILE_PROLOGUES = (
     ("a short jump back", "1: push %rbx\n pop %rbx\n dec %edi\n jne 1b\n ret"),
     ("a near jump back", "1: push %rbx\n pop %rbx\n {disp32} jmp 1b\n ret"),
@@ -205,11 +205,11 @@ def assembled(folder: Path, texts: dict[str, str], *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    texts = {"read": READ, "read_ex": READ_EX, "free": "endbr64\n push %rbx\n pop %rbx\n ret"}
+    texts = {"read": READ, "read_ex": READ_EX, "endbr": "endbr64\n push %rbx\n pop %rbx\n ret"}
     for number, (_, read, read_ex) in enumerate(HOSTILE_WRAPPERS):
         texts |= {f"read_{number}": read, f"read_ex_{number}": read_ex}
     for number, (_, rest) in enumerate(HOSTILE_PROLOGUES):
-        texts[f"free_{number}"] = "endbr64\n" + rest
+        texts[f"write_{number}"] = "endbr64\n" + rest
     return assembled(tmp_path_factory.mktemp("hostile"), texts)
 
 
@@ -222,12 +222,19 @@ def placed(library: Path, names: dict[str, str]) -> tuple[tuple[Function, ...], 
 
 
 def test_as_it_should_be(hostile: Path) -> None:
-    _, placement = placed(hostile, {"SSL_read": "read", "SSL_read_ex": "read_ex", "SSL_free": "free"})
-    assert sorted(entries(placement)) == ["SSL_free", "ssl_read_internal"]
+    _, placement = placed(hostile, {"SSL_read": "read", "SSL_read_ex": "read_ex", "SSL_write": "endbr"})
+    assert sorted(entries(placement)) == ["SSL_write", "ssl_read_internal"]
     assert placement.notes == (
         "ssl_read_internal is probed for SSL_read, SSL_read_ex",
-        "SSL_free is probed 4 bytes on",
+        "SSL_write is probed 4 bytes on",
     )
+
+
+def test_rare_calls_are_worth_no_search_of_their_own(hostile: Path) -> None:
+    found, alone = placed(hostile, {"SSL_free": "endbr"})
+    assert alone.functions == found
+    _, along = placed(hostile, {"SSL_free": "endbr", "SSL_write": "endbr"})
+    assert {function.entry for function in along.functions} == {found[0].entry + 4}
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE_WRAPPERS)), ids=[each[0] for each in HOSTILE_WRAPPERS])
@@ -240,10 +247,10 @@ def test_hostile_wrappers(number: int, hostile: Path) -> None:
 
 @pytest.mark.parametrize("number", range(len(HOSTILE_PROLOGUES)), ids=[each[0] for each in HOSTILE_PROLOGUES])
 def test_hostile_prologues(number: int, hostile: Path) -> None:
-    found, placement = placed(hostile, {"SSL_free": f"free_{number}"})
+    found, placement = placed(hostile, {"SSL_write": f"write_{number}"})
     assert placement.functions == found
     (note,) = placement.notes
-    assert note.startswith("SSL_free stays at its first instruction: ")
+    assert note.startswith("SSL_write stays at its first instruction: ")
 
 
 def test_what_looks_only_is_not_taken_for_reading(tmp_path: Path) -> None:
@@ -259,7 +266,7 @@ def test_without_the_plain_one_nothing_shows_where_the_count_is(hostile: Path) -
 
 def test_what_is_placed_already_stays(hostile: Path) -> None:
     with opened(hostile) as file:
-        (offset,) = exported(file, ["free"]).values()
+        (offset,) = exported(file, ["endbr"]).values()
         found = (Function("crypto/tls.(*Conn).Read", offset, returns=(offset + 6,)),)
         assert place(file, found) == Placement(found, ())
 
@@ -298,10 +305,10 @@ def test_damage_never_does_harm(
     places: list[tuple[int, int]], keep: int, hostile: Path, tmp_path: Path
 ) -> None:
     with opened(hostile) as file:
-        offsets = exported(file, ["read", "read_ex", "free"])
+        offsets = exported(file, ["read", "read_ex", "endbr"])
     found = tuple(
         Function(name, offsets[symbol])
-        for name, symbol in (("SSL_read", "read"), ("SSL_read_ex", "read_ex"), ("SSL_free", "free"))
+        for name, symbol in (("SSL_read", "read"), ("SSL_read_ex", "read_ex"), ("SSL_write", "endbr"))
     )
     raw = bytearray(hostile.read_bytes())
     for at, value in places:

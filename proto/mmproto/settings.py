@@ -122,7 +122,17 @@ def configuration_files(product: str, config: Path | None) -> list[Path]:
     """
     main = config if config is not None else ETC / f"{product}.yaml"
     files = [main] if config is not None or _may_be_there(main) else []
-    return files + sorted(main.with_suffix(".d").glob("*.yaml"))
+    return files + _further_files(main.with_suffix(".d"))
+
+
+def _further_files(folder: Path) -> list[Path]:
+    """Its `*.yaml` by name; the folder itself where we may not look into it, so that reading names it."""
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix == ".yaml")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        return [folder]
 
 
 def _may_be_there(file: Path) -> bool:

@@ -6,14 +6,18 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mmsensor.control import ask
 from mmsensor.doctor.findings import AS_ROOT, Finding, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
 
-_UPROBE_LINK = re.compile(r"^link_type:\s+u(?:ret)?probe_multi$", re.MULTILINE)
-_PATH = re.compile(r"^path:\s+(.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^(\w+):\s+(.+)$", re.MULTILINE)
+#: What reading a document of another shape raises.
+_NO_STATUS = (ValueError, KeyError, TypeError)
+_UNTOLD = "the kernel does not say where"
 _TLS = re.compile(r"ssl|tls|boring|/(?:node|bun|deno|claude)$", re.IGNORECASE)
 
 
@@ -21,8 +25,7 @@ def check_sensor(place: Surroundings) -> Finding:
     """Asks the running sensor for its own verdict."""
     socket = place.settings.control_socket
     try:
-        code, body = ask(socket, "/status", timeout_s=4.0)
-        status = json.loads(body) if code == 200 else {}
+        status = _status(place)
         verdict, reasons = status["verdict"], status["reasons"]
     except PermissionError:
         return skipped(f"this user may not ask the sensor at {socket}", AS_ROOT)
@@ -31,7 +34,7 @@ def check_sensor(place: Surroundings) -> Finding:
             f"no sensor answers at {socket} ({error.strerror or error})",
             "start it: `systemctl start modelmeter-sensor`, or `mmsensor run`",
         )
-    except (ValueError, KeyError):
+    except _NO_STATUS:
         return fail(f"what answers at {socket} is no sensor of this version", "restart the sensor")
     if verdict == "healthy":
         return ok("it runs, and is healthy")
@@ -40,8 +43,8 @@ def check_sensor(place: Surroundings) -> Finding:
 
 
 def check_other_sensors(place: Surroundings) -> Finding:
-    """Probes of other processes on TLS libraries, as far as the kernel tells: it shows links, since Linux
-    6.17 with the file they are on, and perf events without a link not at all."""
+    """Probes of other processes on TLS libraries, as far as the kernel tells: it shows links, in newer
+    versions with the file they are on, and perf events without a link not at all."""
     holders = dict(_holders(place.proc))
     if "CAP_SYS_PTRACE" not in place.held and not holders:
         return skipped("without CAP_SYS_PTRACE others' probes cannot be seen", AS_ROOT)
@@ -59,31 +62,55 @@ def check_other_sensors(place: Surroundings) -> Finding:
 def _holders(proc: Path) -> Iterator[tuple[int, str]]:
     """(pid, library) of each process, other than ours, that holds a uprobe link on one."""
     for process in proc.iterdir():
-        if not process.name.isdigit() or int(process.name) == os.getpid():
-            continue
-        try:
-            infos = list((process / "fdinfo").iterdir())
-        except OSError:
-            continue
-        for info in infos:
-            try:
-                text = info.read_text()
-            except OSError:
-                continue
-            if not _UPROBE_LINK.search(text):
-                continue
-            path = _PATH.search(text)
-            if path is None or _TLS.search(path[1]):
-                yield int(process.name), path[1] if path else "the kernel does not say where"
-                break
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            files = filter(None, map(_probed, _infos(process)))
+            names = (_name(process, file) for file in files)
+            if library := next((name for name in names if name == _UNTOLD or _TLS.search(name)), None):
+                yield int(process.name), library
+
+
+def _infos(process: Path) -> Iterator[str]:
+    """What the kernel says of each descriptor, as far as it lets us read it."""
+    try:
+        for info in (process / "fdinfo").iterdir():
+            with suppress(OSError):
+                yield info.read_text()
+    except OSError:
+        return
+
+
+def _probed(info: str) -> str:
+    """The file that a link of uprobes is on, `_UNTOLD` where the kernel does not tell; "" for other links."""
+    fields: dict[str, str] = dict(_FIELD.findall(info))
+    kind = fields.get("link_type", "")
+    if kind in ("uprobe_multi", "uretprobe_multi"):
+        return fields.get("path", _UNTOLD)
+    if kind == "perf" and fields.get("event_type") in ("uprobe", "uretprobe"):
+        return fields.get("name", _UNTOLD)
+    return ""
+
+
+def _name(process: Path, file: str) -> str:
+    """Perf events show the path as it was given, which may be a descriptor of whoever gave it."""
+    if not file.startswith("/proc/self/fd/"):
+        return file
+    try:
+        return str((process / "fd" / Path(file).name).readlink())
+    except OSError:
+        return _UNTOLD
 
 
 def _own_sensor(place: Surroundings) -> int | None:
     try:
-        code, body = ask(place.settings.control_socket, "/status", timeout_s=4.0)
-        return int(json.loads(body)["identity"]["pid"]) if code == 200 else None
-    except (OSError, ValueError, KeyError):
+        return int(_status(place)["identity"]["pid"])
+    except (OSError, *_NO_STATUS):
         return None
+
+
+def _status(place: Surroundings) -> Any:
+    """The running sensor's status document. Raises OSError, or one of `_NO_STATUS` for what is none."""
+    code, body = ask(place.settings.control_socket, "/status", timeout_s=4.0)
+    return json.loads(body) if code == 200 else None
 
 
 def _command(proc: Path, pid: int) -> str:

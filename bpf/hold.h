@@ -126,16 +126,20 @@ static __always_inline void hold(const struct mm_file_key *file, __u64 size)
 	struct mm_hold_settings *s = map_lookup(hold_settings, &zero);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct mm_hold entry = { .file = *file, .since_ns = now, .started_ns = process_started() };
+	bool held_anew;
 	__u32 *state;
 
 	if (!s || !s->min_bytes || size < s->min_bytes || !may_hold(s, now))
 		return;
-	if (map_update(holds, &pid, &entry)) {
+	/* It may wait for another file already: one program start maps several before it stops. */
+	held_anew = !map_insert(holds, &pid, &entry);
+	if (!held_anew && !map_lookup(holds, &pid)) {
 		count_discover(MM_NOT_HELD_LIMIT);
 		return;
 	}
 	if (bpf_send_signal(MM_SIGSTOP)) {
-		map_delete(holds, &pid);
+		if (held_anew)
+			map_delete(holds, &pid);
 		return;
 	}
 	if (map_update(holds, &pid, &entry)) {
@@ -150,7 +154,8 @@ static __always_inline void hold(const struct mm_file_key *file, __u64 size)
 		bpf_send_signal(MM_SIGCONT);
 		return;
 	}
-	count_discover(MM_HELD);
+	if (held_anew)
+		count_discover(MM_HELD);
 }
 
 #endif /* MM_HOLD_H */

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ class Holds:
         os.set_blocking(self._pipe, False)
         try:
             self._keeper = self._start_keeper(reader)
+            self._await_keeper()
         except BaseException:
             os.close(self._pipe)
             raise
@@ -62,9 +64,17 @@ class Holds:
             [sys.executable, "-m", "mmsensor.capture.discovery.keeper", *map(str, arguments)],
             pass_fds=[reader, *maps],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             start_new_session=True,  # what a terminal sends to the sensor does not reach it
         )
+
+    def _await_keeper(self) -> None:
+        said = self._keeper.stdout
+        if said is None or not select.select([said], [], [], _KEEPER_PATIENCE_S)[0] or not said.readline():
+            self._keeper.kill()
+            self._keeper.wait()
+            raise OSError("the keeper of held processes does not start")
+        said.close()
 
     def _set(self, min_bytes: int) -> None:
         self._settings.put(

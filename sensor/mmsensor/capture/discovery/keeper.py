@@ -24,9 +24,12 @@ from mmsensor.capture.kernel import syscalls
 #: The kernel may stop a process so many rounds after the last one of ours.
 _ROUNDS_ALLOWED = 3
 _ROUNDS_IN_A_HOLD = 4
+_LONGEST_ROUND_MS = 100
 #: A sensor that was silent for so long is busy or stuck: nobody is stopped on its account.
 _SILENT_S = 1.0
 _PROC = Path("/proc")
+#: The one line on standard output, when processes may be held.
+READY = "ready"
 
 
 class Keeper:
@@ -36,13 +39,15 @@ class Keeper:
         self._allowed = syscalls.Map(allowed, 4, 8)
         self._counters = syscalls.Map(counters, 4, 8)
         self._hold_ns = hold_ms * 1_000_000
-        self._round_ms = max(1, hold_ms // _ROUNDS_IN_A_HOLD)
+        self._round_ms = max(1, min(hold_ms // _ROUNDS_IN_A_HOLD, _LONGEST_ROUND_MS))
         self._heard = time.monotonic()
 
     def run(self) -> None:
         """Until the sensor has closed its end of the pipe, or died."""
         poller = select.poll()
         poller.register(self._pipe, select.POLLIN)
+        self._allow(_ROUNDS_ALLOWED * self._round_ms)
+        print(READY, flush=True)
         while not poller.poll(self._round_ms) or self._hear():
             if time.monotonic() - self._heard < _SILENT_S:
                 self._allow(_ROUNDS_ALLOWED * self._round_ms)

@@ -75,18 +75,23 @@ func (w *world) report() {
 	check(json.NewEncoder(os.Stdout).Encode(w.facts))
 }
 
-// tally is the bytes of one direction.
+// tally is the bytes of one direction. net/http may still be at work when they are reported.
 type tally struct {
+	mutex  sync.Mutex
 	size   int
 	digest hash.Hash
 }
 
 func (t *tally) add(data []byte) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
 	t.size += len(data)
 	t.digest.Write(data)
 }
 
 func (t *tally) report() []interface{} {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
 	return []interface{}{t.size, hex.EncodeToString(t.digest.Sum(nil))}
 }
 

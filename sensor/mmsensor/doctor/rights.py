@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmsensor.capture.kernel import privileges
-from mmsensor.capture.kernel.confinement import in_first_namespace
+from mmsensor.capture.kernel.confinement import PID_NAMESPACE, USER_NAMESPACE, in_first_namespace
 from mmsensor.capture.kernel.privileges import Right, Without
 from mmsensor.doctor.findings import Finding, fail, ok, warn
 from mmsensor.doctor.surroundings import Surroundings
@@ -99,17 +99,12 @@ def check_namespaces(place: Surroundings) -> Finding:
     """The probes report the machine's own process numbers; ours must be the same."""
     inside = {kind: in_first_namespace(kind, place.proc) is False for kind in ("user", "pid", "cgroup")}
     if inside["user"]:
-        return fail(
-            "this is a user namespace: capabilities do not count for probes", "run the sensor on the host"
-        )
+        return fail(USER_NAMESPACE.reason, USER_NAMESPACE.hint)
     if inside["pid"]:
-        return fail(
-            "this is a pid namespace: processes have other numbers here than in the kernel",
-            "share the host's: `hostPID: true` in Kubernetes, `--pid=host` with docker",
-        )
+        return fail(PID_NAMESPACE.reason, PID_NAMESPACE.hint)
     if inside["cgroup"]:
         return warn(
-            "this is a cgroup namespace: containers and units of callers are not recognised",
+            "this is a cgroup namespace: containers and units of callers may not be recognised",
             "share the host's: `--cgroupns=host` with docker",
         )
     return ok("the machine's own user, pid and cgroup namespaces")

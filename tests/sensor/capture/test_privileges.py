@@ -179,6 +179,12 @@ def test_in_a_user_namespace_full_capabilities_are_not_enough_and_it_says_so(pro
         assert "this is a user namespace" in sensor.result()["refused"]
 
 
+def test_in_a_pid_namespace_it_does_not_start_rather_than_match_nothing(proc: Path) -> None:
+    (proc / "1").symlink_to("/proc/1")
+    with started(["unshare", "--pid", "--fork", "--mount-proc", *python("limited", "", proc, 1)]) as sensor:
+        assert "this is a pid namespace" in sensor.result()["refused"]
+
+
 @pytest.mark.parametrize("missing", ["", "CAP_CHECKPOINT_RESTORE"])
 def test_the_daemon_of_an_ordinary_user(missing: str, tmp_path: Path) -> None:
     """State folder, spool, token and socket are that user's; what it lacks is a reason of the verdict."""

@@ -20,7 +20,7 @@ from mmsensor.capture.hooks import BY_NAME, Way
 from mmsensor.capture.kernel import abi, privileges, syscalls
 from mmsensor.capture.kernel.abi import Counter, State
 from mmsensor.capture.kernel.btf import KERNEL_BTF
-from mmsensor.capture.kernel.confinement import why_refused
+from mmsensor.capture.kernel.confinement import require_machines_pids, why_refused
 from mmsensor.capture.kernel.libbpf import BpfObject, Ring
 from mmsensor.capture.options import CaptureOptions, LinkKind
 
@@ -117,6 +117,7 @@ class Kernel:
 
     def __init__(self, options: CaptureOptions) -> None:
         privileges.require_to_load()
+        require_machines_pids()
         if not KERNEL_BTF.exists():
             raise CaptureUnavailable(
                 f"the kernel has no BTF ({KERNEL_BTF})",

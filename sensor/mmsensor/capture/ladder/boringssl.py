@@ -30,12 +30,10 @@ from capstone import x86
 from mmsensor.capture.functions import Confidence, Function, Located, NotCovered
 from mmsensor.capture.ladder import body as doing
 from mmsensor.capture.ladder import code as program
-from mmsensor.capture.ladder.code import Code
+from mmsensor.capture.ladder.code import Code, Uncertain
 from mmsensor.capture.ladder.elf import PF_X, ElfFile
 
-#: What every build of it has among its constants.
-MARKER = b"ssl/ssl_lib.cc\0"
-STRATEGY = "boringssl_code"
+STRATEGY = "boringssl"
 
 #: The files, and the library's number with which their functions raise errors (ERR_LIB_SSL).
 _API, _RECORDS = b"ssl/ssl_lib.cc", b"ssl/s3_pkt.cc"
@@ -49,10 +47,6 @@ _RECORD_WRITE = [194, 111]  # PROTOCOL_IS_SHUTDOWN, BAD_LENGTH; then those of wh
 _RECORD_READ = [182, 225, 300]  # UNEXPECTED_RECORD, TOO_MUCH_SKIPPED_EARLY_DATA, ALPN_MISMATCH_ON_EARLY_DATA
 
 _METHOD_NEW, _METHOD_FREE = 8, 16  # bytes into the table of methods, after `is_dtls`
-
-
-class Uncertain(Exception):
-    """A check does not hold; the message says which, for people."""
 
 
 class Raised(NamedTuple):

@@ -32,9 +32,16 @@ _MAX_UNWIND_TABLE = 1 << 26
 #: is linked to run at a fixed address.
 _LEA = {"rdi": b"\x48\x8d\x3d", "rsi": b"\x48\x8d\x35", "rdx": b"\x48\x8d\x15", "rcx": b"\x48\x8d\x0d"}
 _MOV = {"rdi": b"\xbf", "rsi": b"\xbe", "rdx": b"\xba", "rcx": b"\xb9"}
+_ANY_LEA = rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
+_ANY_MOV = tuple(bytes([0xB8 + number]) for number in range(8))
+_WIDE = b"\x41"  # before an opcode: of the registers r8 to r15
 _CALL = re.compile(rb"[\xe8\xe9](?=(.{4}))", re.DOTALL)
 _RELOCATION = struct.Struct("<QQq")
 _RELATIVE = 8  # R_X86_64_RELATIVE
+
+
+class Uncertain(Exception):
+    """A check does not hold; the message says which, for people."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,18 +104,23 @@ class Code:
             for at in self._find(text + b"\0", piece)
         ]
 
-    def references(self, address: int, register: str) -> list[int]:
-        """Instructions that put `address` into an argument register."""
+    def references(self, address: int, register: str = "") -> list[int]:
+        """Instructions that put `address` into an argument register, or into any where none is given."""
+        lea = re.escape(_LEA[register]) if register else _ANY_LEA
         found = []
         for piece in self._text:
-            for at in self._find(_LEA[register], piece):
-                (distance,) = struct.unpack("<i", self._bytes[at + 3 : at + 7].ljust(4, b"\0"))
-                here = piece.address + at - piece.offset
-                if here + 7 + distance == address:
+            ahead = piece.address - piece.offset
+            end = piece.offset + piece.size
+            for match in re.compile(lea + b"(?=(.{4}))", re.DOTALL).finditer(self._bytes, piece.offset, end):
+                here = match.start() + ahead
+                if here + 7 + int.from_bytes(match[1], "little", signed=True) == address:
                     found.append(here)
             if address < 1 << 32:
-                load = _MOV[register] + struct.pack("<I", address)
-                found += [piece.address + at - piece.offset for at in self._find(load, piece)]
+                opcodes = (_MOV[register],) if register else _ANY_MOV
+                for at in self._find(struct.pack("<I", address), piece):
+                    opcode = self._bytes[max(0, at - 2) : at]
+                    if opcode[1:] in opcodes:
+                        found.append(at + ahead - (2 if not register and opcode[:1] == _WIDE else 1))
         return sorted(found)
 
     def pointers(self, address: int) -> list[int]:
@@ -232,7 +244,7 @@ class Code:
         table, or none with the usual encoding."""
         segment = self.file.segment(PT_GNU_EH_FRAME)
         if segment is None or segment.file_size < 12:
-            return [], []
+            return self._unwind_entries()
         raw = self.file.read(segment.offset, segment.file_size, limit=_MAX_UNWIND_TABLE)
         version, _frame, count_form, table_form = raw[:4]
         (count,) = struct.unpack_from("<I", raw, 8)
@@ -241,6 +253,24 @@ class Code:
         pairs = struct.unpack_from(f"<{2 * count}i", raw, 12)
         starts = [segment.address + each for each in pairs[::2]]
         return (starts, [segment.address + each for each in pairs[1::2]]) if _is_sorted(starts) else ([], [])
+
+    def _unwind_entries(self) -> tuple[list[int], list[int]]:
+        """The same from the entries themselves, as in a static program, which has no table of them."""
+        section = self.file.section(".eh_frame")
+        found: list[tuple[int, int]] = []
+        if section is None or section.size > _MAX_UNWIND_TABLE:
+            return [], []
+        raw = self.file.read(section.offset, section.size, limit=_MAX_UNWIND_TABLE)
+        at = 0
+        while at + 16 <= len(raw):
+            length, parent, distance = struct.unpack_from("<IIi", raw, at)
+            if not 12 <= length < _LONGEST_FUNCTION:
+                break
+            if parent:
+                found.append((section.address + at + 8 + distance, section.address + at))
+            at += 4 + length
+        found.sort()
+        return [start for start, _entry in found], [entry for _start, entry in found]
 
 
 def _is_sorted(numbers: list[int]) -> bool:

@@ -50,6 +50,20 @@ SLOW = (
         "boringssl",
         (b"ssl/ssl_lib.cc\0",),
     ),
+    Slow(
+        "openssl",
+        Confidence.PROVEN,
+        "OpenSSL 3 or later without names: errors name their functions, which call each other",
+        "openssl",
+        (b"ssl/ssl_lib.c\0",),
+    ),
+    Slow(
+        "go",
+        Confidence.NAMED,
+        "crypto/tls in Go's own table of functions",
+        "golang",
+        (b"crypto/tls.(*Conn).Read",),
+    ),
 )
 #: No TLS library is smaller: below this a file is not searched for markers.
 _SMALLEST = 200 << 10

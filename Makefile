@@ -28,7 +28,7 @@ BIN := .venv/bin
 PYTHON_ENVIRONMENT = PYTHONPATH=packaging/local:.
 
 # Targets that need the test and development packages on top of the runtime.
-DEV_GOALS := setup-dev demo test check bench lock openapi format
+DEV_GOALS := setup-dev demo test test-kernels check bench lock openapi format
 LEVEL := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),dev,runtime)
 ENVIRONMENT := $(SETUP)/environment-$(LEVEL)
 
@@ -68,6 +68,10 @@ setup-dev: $(SETUP)/system-test setup ## The same, with what `make test`, `make 
 .PHONY: test
 test: setup-dev ## Run every test, the real capture tests included (needs root)
 	@$(BIN)/pytest $(PYTEST_FLAGS)
+
+.PHONY: test-kernels
+test-kernels: setup-dev $(SETUP)/system-kernels ## Boot other kernels (Debian's, in QEMU) and run the load and capture tests in each
+	@$(BIN)/python -m tests.kernels
 
 .PHONY: check
 check: setup-dev ## Everything a change must pass besides the tests: format, lint, types, contracts
@@ -110,7 +114,7 @@ clean: ## Remove everything that set-up and the tests have made; your data in ST
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # What is built, and from what.
 
@@ -157,4 +161,9 @@ $(SETUP)/system-runtime: packaging/apt/runtime.txt packaging/local/system-packag
 # After the runtime's, because apt works for one at a time.
 $(SETUP)/system-test: packaging/apt/test.txt packaging/local/system-packages.sh | $(SETUP)/system-runtime
 	@$(if $(filter ready,$(SYSTEM)),:,packaging/local/system-packages.sh test)
+	@touch $@
+
+# QEMU is nothing that the other targets need.
+$(SETUP)/system-kernels: packaging/apt/kernels.txt packaging/local/system-packages.sh | $(SETUP)/system-test
+	@$(if $(filter ready,$(SYSTEM)),:,packaging/local/system-packages.sh kernels)
 	@touch $@

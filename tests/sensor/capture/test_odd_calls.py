@@ -28,15 +28,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running(library: Path, scenario: str) -> Iterator[tuple[Recorder, dict[str, Any]]]:
-    with (
-        started(python("odd", library, scenario)) as workload,
-        recording([workload.pid]) as recorder,
-    ):
+    with started(python("odd", library, scenario)) as workload:
+        # The library is loaded before the capture looks for it: nobody waits for the probes here.
         workload.line()
-        workload.go()
-        result = recorder.result(workload)
-        recorder.settle()
-        yield recorder, result
+        with recording([workload.pid]) as recorder:
+            workload.go()
+            result = recorder.result(workload)
+            recorder.settle()
+            yield recorder, result
 
 
 def test_a_call_inside_a_call_is_counted_once(library: Path) -> None:

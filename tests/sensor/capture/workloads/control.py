@@ -11,10 +11,14 @@ import sys
 from typing import Any
 
 
+#: The pattern begins anew here; worked out once, since emulated processors take seconds for it.
+_PERIOD = bytes((at * 7 + (at >> 8) * 13) & 255 for at in range(65536))
+
+
 def pattern(size: int, start: int = 0) -> bytes:
     """`size` bytes that depend on their position, so that a shifted or doubled piece shows."""
-    block = bytes((at * 7 + (at >> 8) * 13) & 255 for at in range(start, start + min(size, 65536)))
-    return (block * (size // 65536 + 1))[:size]
+    first = start % len(_PERIOD)
+    return (_PERIOD * ((first + size) // len(_PERIOD) + 1))[first : first + size]
 
 
 class Side:

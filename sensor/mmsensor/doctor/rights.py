@@ -134,9 +134,10 @@ def check_processes(place: Surroundings) -> Finding:
 def _may_look_into(process: Path) -> bool:
     """Whether we may follow its mappings to their files; a process that is gone does not count as closed."""
     try:
-        # Kernel threads and what has just ended map nothing, and have no root to be followed to.
-        if (process / "maps").read_bytes():
-            (process / "root").stat()
+        with (process / "maps").open("rb", buffering=0) as maps:
+            # Kernel threads and what has just ended map nothing, and have no root to be followed to.
+            if maps.read(1):
+                (process / "root").stat()
     except PermissionError:
         return False
     except OSError:

@@ -70,11 +70,12 @@ def _holders(proc: Path) -> Iterator[tuple[int, str]]:
 
 
 def _infos(process: Path) -> Iterator[str]:
-    """What the kernel says of each descriptor, as far as it lets us read it."""
+    """What the kernel says of each link that the process holds, as far as it lets us read it."""
     try:
-        for info in (process / "fdinfo").iterdir():
+        for descriptor in (process / "fd").iterdir():
             with suppress(OSError):
-                yield info.read_text()
+                if "bpf_link" in str(descriptor.readlink()):
+                    yield (process / "fdinfo" / descriptor.name).read_text()
     except OSError:
         return
 

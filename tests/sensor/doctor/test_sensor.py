@@ -46,6 +46,17 @@ def test_a_sensor_with_its_verdict(computer: Machine, status: Any, outcome: Outc
     assert fact in finding.fact
 
 
+def holds_link(computer: Machine, kind: str, path: str) -> None:
+    """Process 4242 does."""
+    computer.write("proc/4242/comm", "sniffer\n")
+    computer.write("proc/4242/fdinfo/7", LINK.format(kind=kind, path=path))
+    computer.write("proc/4242/fdinfo/8", "pos:\t0\n")
+    descriptors = computer.proc / "4242" / "fd"
+    descriptors.mkdir()
+    (descriptors / "7").symlink_to("anon_inode:bpf_link")
+    (descriptors / "8").symlink_to("/usr/lib/libssl.so.3")
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "named"),
     [
@@ -59,8 +70,7 @@ def test_a_sensor_with_its_verdict(computer: Machine, status: Any, outcome: Outc
     ],
 )
 def test_others_that_probe_are_named(computer: Machine, kind: str, path: str, named: bool) -> None:
-    computer.write("proc/4242/comm", "sniffer\n")
-    computer.write("proc/4242/fdinfo/7", LINK.format(kind=kind, path=path))
+    holds_link(computer, kind, path)
     finding = sensor.check_other_sensors(computer.look())
     assert finding.outcome is (WARN if named else OK)
     assert ("sniffer (4242" in finding.fact) is named
@@ -78,9 +88,7 @@ def test_a_real_one_is_found(computer: Machine, kind: str) -> None:
 def test_our_own_sensor_is_none_of_the_others(computer: Machine) -> None:
     place = computer.look()
     place.settings.folder.mkdir()
-    computer.write(
-        "proc/4242/fdinfo/7", LINK.format(kind="uprobe_multi", path="path:\t/usr/lib/libssl.so.3\n")
-    )
+    holds_link(computer, "uprobe_multi", "path:\t/usr/lib/libssl.so.3\n")
     control = ControlServer()
     answer = Answer(200, JSON, json.dumps({"identity": {"pid": 4242}}))
     control.add_unix(place.settings.control_socket, {"/status": lambda: answer})

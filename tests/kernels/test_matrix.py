@@ -1,4 +1,4 @@
-"""The matrix names tests of other folders: one that was moved or renamed is missed here, not first in QEMU."""
+"""The matrix names tests of other folders: one that was moved or renamed is missed here, not in QEMU."""
 
 from __future__ import annotations
 

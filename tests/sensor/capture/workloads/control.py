@@ -10,7 +10,6 @@ import json
 import sys
 from typing import Any
 
-
 #: The pattern begins anew here; worked out once, since emulated processors take seconds for it.
 _PERIOD = bytes((at * 7 + (at >> 8) * 13) & 255 for at in range(65536))
 

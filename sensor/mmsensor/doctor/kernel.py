@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
-from mmsensor.capture.kernel import syscalls
+from mmsensor.capture.errors import CaptureForbidden
+from mmsensor.capture.kernel import privileges, syscalls
 from mmsensor.capture.kernel.confinement import lockdown, why_refused
 from mmsensor.capture.kernel.syscalls import TRACE_UPROBE_MULTI, TRACE_UPROBE_SESSION
 from mmsensor.doctor.findings import AS_ROOT, Finding, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
-
-#: The function behind uprobe_multi links, as the kernel's type information names it.
-_MULTI_IN_BTF = b"\0bpf_uprobe_multi_link_attach\0"
 
 
 def check_lockdown(place: Surroundings) -> Finding:
@@ -80,26 +77,29 @@ def check_links(place: Surroundings) -> Finding:
 
 
 def _links_by_btf(place: Surroundings) -> Finding:
-    try:
-        types = (place.sys / "kernel" / "btf" / "vmlinux").read_bytes()
-    except OSError:
+    if not place.types:
         return skipped("not asked for want of rights, and no type information to read", AS_ROOT)
-    if _MULTI_IN_BTF not in types:
+    if place.lacks_multi_links:
         return _perf_uprobes(place)
-    session = b"\0BPF_TRACE_UPROBE_SESSION\0" in types
+    session = b"\0BPF_TRACE_UPROBE_SESSION\0" in place.types
     return ok(f"{'uprobe_session' if session else 'uprobe_multi'}, by the kernel's type information")
 
 
 def _perf_uprobes(place: Surroundings) -> Finding:
-    pmu = place.sys / "bus" / "event_source" / "devices" / "uprobe"
-    if not Path(pmu, "type").is_file():
+    """The last resort. Which right it takes differs within one version, so the kernel is asked."""
+    pmu = place.sys / "bus" / "event_source" / "devices" / "uprobe" / "type"
+    if not pmu.is_file():
         return fail(
             "neither uprobe_multi links nor uprobe perf events", "use a kernel with CONFIG_UPROBE_EVENTS=y"
         )
     fact = "perf events, one for every probe: no uprobe_multi links before Linux 6.6"
-    if "CAP_SYS_ADMIN" in place.held or place.missing_to_load:
-        return ok(fact)
-    return warn(
-        f"{fact}; most such kernels ask for CAP_SYS_ADMIN",
-        "grant it as systemd/sensor-before-linux-6.6.conf does, or use Linux 6.6 or newer",
-    )
+    if place.missing_to_load:
+        return ok(f"{fact}, by the kernel's type information")
+    try:
+        privileges.require_perf_uprobes(int(pmu.read_text()))
+    except CaptureForbidden as error:
+        return fail(
+            f"{fact}; {error.reason}",
+            "grant it as systemd/sensor-before-linux-6.6.conf does, or use Linux 6.6 or newer",
+        )
+    return ok(fact)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmsensor.capture.kernel import privileges
 from mmsensor.capture.kernel.confinement import PID_NAMESPACE, USER_NAMESPACE, in_first_namespace
-from mmsensor.capture.kernel.privileges import Right, Without
+from mmsensor.capture.kernel.privileges import Right, When, Without
 from mmsensor.doctor.findings import Finding, fail, ok, warn
 from mmsensor.doctor.surroundings import Surroundings
 
@@ -41,13 +41,13 @@ def check_capabilities(place: Surroundings) -> Finding:
     return warn(f"{fact}: {lacking[0].lost}", "give them to the container")
 
 
-def check_unit(_place: Surroundings) -> Finding:
+def check_unit(place: Surroundings) -> Finding:
     """What the unit would hold, where one is installed."""
-    return judge_unit(_UNIT_FOLDERS)
+    return judge_unit(_UNIT_FOLDERS, perf_events=place.lacks_multi_links)
 
 
-def judge_unit(folders: Iterable[Path]) -> Finding:
-    """The first unit in `folders`, with the drop-ins of all of them."""
+def judge_unit(folders: Iterable[Path], *, perf_events: bool = False) -> Finding:
+    """The first unit in `folders`, with all drop-ins. `perf_events`: probes will hang on those."""
     places = list(folders)
     unit = next((folder / _UNIT for folder in places if (folder / _UNIT).is_file()), None)
     if unit is None:
@@ -56,6 +56,11 @@ def judge_unit(folders: Iterable[Path]) -> Finding:
         [unit, *sorted(file for folder in places for file in (folder / f"{_UNIT}.d").glob("*.conf"))]
     )
     lacking = privileges.missing(among=granted)
+    if not lacking and perf_events and privileges.missing((When.PERF_EVENTS,), among=granted):
+        return warn(
+            f"{unit} does not grant CAP_SYS_ADMIN, which most kernels without uprobe_multi links ask for",
+            f"put systemd/sensor-before-linux-6.6.conf into {unit}.d",
+        )
     if not lacking:
         return ok(f"{unit} grants what the sensor needs")
     fact = f"{unit} does not grant {_names(lacking)}: {lacking[0].lost}"

@@ -51,6 +51,19 @@ class Surroundings:
         lacking = privileges.missing(among=self.held)
         return ", ".join(right.name for right in lacking if right.without is privileges.Without.REFUSES)
 
+    @functools.cached_property
+    def types(self) -> bytes:
+        """The kernel's type information as it is; empty where it cannot be read."""
+        try:
+            return (self.sys / "kernel" / "btf" / "vmlinux").read_bytes()
+        except OSError:
+            return b""
+
+    @property
+    def lacks_multi_links(self) -> bool:
+        """Whether the kernel certainly has no uprobe_multi links: its types show the function behind them."""
+        return bool(self.types) and b"\0bpf_uprobe_multi_link_attach\0" not in self.types
+
     def number(self, setting: str) -> int | None:
         """A sysctl by its path below /proc/sys; None where it cannot be read."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def test_no_unit_is_no_fault(tmp_path: Path) -> None:
 def test_our_own_unit_grants_what_is_needed() -> None:
     finding = rights.judge_unit([UNITS])
     assert (finding.outcome, finding.fact) == (OK, f"{UNITS / UNIT} grants what the sensor needs")
+
+
+def test_on_a_kernel_without_better_links_the_unit_needs_its_drop_in(tmp_path: Path) -> None:
+    shutil.copy(UNITS / UNIT, tmp_path)
+    finding = rights.judge_unit([tmp_path], perf_events=True)
+    assert (finding.outcome, "CAP_SYS_ADMIN" in finding.fact) == (WARN, True)
+    (tmp_path / f"{UNIT}.d").mkdir()
+    shutil.copy(UNITS / "sensor-before-linux-6.6.conf", tmp_path / f"{UNIT}.d")
+    assert rights.judge_unit([tmp_path], perf_events=True).outcome is OK
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ _LARGE_FRAME = "r12, [rsp - "
 _PADDING = b"\xcc"
 #: Arguments are put by and taken back around the call of `runtime.morestack`, as they are.
 _SPILLS = frozenset({"mov", "movsd", "movss", "movups", "nop", "nopw", "nopl"})
-_NEVER = frozenset({"iretq", "retf", "retfq", "syscall", "sysret", "int", "hlt"})
+_NEVER = frozenset({"iretq", "retf", "retfq", "syscall", "sysret", "int", "int3", "hlt"})
 
 
 class NotUnderstood(Exception):

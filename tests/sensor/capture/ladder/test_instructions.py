@@ -120,7 +120,7 @@ def test_a_good_part_of_libssl(libssl: Path) -> None:
         ("e9 00 01 00 00", True),
         ("74 05", True),
         ("0f 84 00 01 00 00", True),
-        ("e8 00 01 00 00", False),  # the kernel does not tell the shadow stack
+        ("e8 00 01 00 00", False),  # the kernel would, but nobody probes there
         ("66 90", False),
         ("0f 1f 40 00", False),
         ("f3 0f 1e fa", False),  # endbr64

@@ -8,6 +8,7 @@ from mmsensor.capture.options import LinkKind
 
 _LOADING = (
     "tests/kernels/guest.py::test_it_has_the_links_of_its_version",
+    "tests/kernels/guest.py::test_doctor_finds_the_kernel_and_the_probes_well",
     "tests/kernels/guest.py::test_calls_of_every_size_without_bpf_loop",
     "tests/kernels/guest.py::test_a_kernel_without_btf_is_refused_in_one_line",
 )

@@ -43,7 +43,9 @@ struct mm_new_file {
 struct mm_hold_settings {
 	__u64 min_bytes; /* smaller files are not worth a hold */
 	__u64 per_second; /* holds in one second at most, of the whole machine */
-	__u64 sensor_pid; /* neither it nor its children are held: it would wait for itself */
+	__u32 sensor_pid; /* neither it nor its children are held: it would wait for itself */
+	__u32 uid; /* whose processes are held where not everybody's are */
+	__u64 everybody; /* the sensor may send signals to processes of any user */
 };
 
 /* Value of map `holds`; the key is the pid. */

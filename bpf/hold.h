@@ -91,6 +91,8 @@ static __always_inline bool may_hold(const struct mm_hold_settings *s, __u64 now
 
 	if (BPF_CORE_READ(task, tgid) == s->sensor_pid || BPF_CORE_READ(task, real_parent, tgid) == s->sensor_pid)
 		return false;
+	if (!s->everybody && (__u32)bpf_get_current_uid_gid() != s->uid)
+		return false;
 	if (BPF_CORE_READ(task, signal, tty)) {
 		count_discover(MM_NOT_HELD_TERMINAL);
 		return false;

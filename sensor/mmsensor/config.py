@@ -91,6 +91,14 @@ class CaptureSettings:
         unit="bytes",
         minimum=0,
     )
+    hold_first_exec: bool = setting(
+        False,
+        about="Stop a process that runs code of a file never seen before until the file is examined, so that "
+        "not even the first call of a process of milliseconds is missed (Linux 6.1, CAP_KILL).",
+    )
+    hold_s: float = setting(
+        0.1, about="Nobody is stopped for longer than this.", unit="seconds", minimum=0.01, maximum=10
+    )
     reconcile_s: float = setting(
         15.0,
         about="Compare all of /proc with what is attached this often.",

@@ -52,8 +52,10 @@ def _at(snapshot: Snapshot, path: tuple[str, ...]) -> Any:
 
 def _targets(snapshot: Snapshot) -> Samples:
     attached = sum(1 for target in snapshot["targets"] if target["attached"])
+    silent = sum(1 for target in snapshot["targets"] if target["doubt"])
     return [
-        ({"state": "attached"}, attached),
+        ({"state": "attached"}, attached - silent),
+        ({"state": "used_never_fired"}, silent),
         ({"state": "not_attached"}, len(snapshot["targets"]) - attached),
     ]
 
@@ -159,6 +161,30 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "Bytes that the kernel could not hand over, by reason.",
         _each("reason", "kernel", "lost_bytes"),
+    ),
+    Metric(
+        "modelmeter_sensor_held_total",
+        "counter",
+        "Processes held until a new file was examined.",
+        _one("kernel", "holds", "held"),
+    ),
+    Metric(
+        "modelmeter_sensor_held_too_long_total",
+        "counter",
+        "Those of them that were held for as long as allowed.",
+        _one("kernel", "holds", "too_long"),
+    ),
+    Metric(
+        "modelmeter_sensor_held_seconds_total",
+        "counter",
+        "Time for which processes were held.",
+        _one("kernel", "holds", "total_s"),
+    ),
+    Metric(
+        "modelmeter_sensor_not_held_total",
+        "counter",
+        "Processes that were not held, by reason.",
+        _each("reason", "kernel", "holds", "not_held"),
     ),
     Metric("modelmeter_sensor_targets", "gauge", "Files with TLS functions, by state.", _targets),
     Metric("modelmeter_sensor_sink_ok", "gauge", "1 while the sink takes calls.", _one("sink", "ok")),

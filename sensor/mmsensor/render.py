@@ -35,6 +35,7 @@ def status_text(document: Mapping[str, Any]) -> str:
             f"{kernel['calls']} TLS calls, linked by {kernel['link_kind'] or '-'}"
         ),
         *_reasons("lost", {name: count for name, count in kernel["lost"].items() if count}),
+        *_hold_lines(kernel["holds"]),
         f"gaps         {connections['gaps']} with {size(connections['gap_bytes'])}",
         f"sink         {sink['kind']} {sink['target']}" + (f": {sink['problem']}" if sink["problem"] else ""),
         *_sink_lines(sink),
@@ -44,6 +45,21 @@ def status_text(document: Mapping[str, Any]) -> str:
         targets_text(document["targets"]),
     ]
     return "\n".join(lines)
+
+
+def _hold_lines(holds: Mapping[str, Any] | None) -> list[str]:
+    if not holds:
+        return []
+    ended = holds["let_go"]
+    mean_ms = holds["total_s"] / ended * 1000 if ended else 0.0
+    longest_ms = holds["longest_s"] * 1000
+    return [
+        (
+            f"holds        {holds['held']} processes, {mean_ms:.1f} ms on average, {longest_ms:.1f} at most; "
+            f"{holds['too_long']} for as long as allowed"
+        ),
+        *_reasons("not held", {name: count for name, count in holds["not_held"].items() if count}),
+    ]
 
 
 def targets_text(targets: Sequence[Mapping[str, Any]]) -> str:

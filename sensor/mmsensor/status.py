@@ -147,6 +147,14 @@ class StatusReporter:
         failed = [target for target in targets if target["reason"].startswith("attach_failed")]
         if failed:
             reasons.append(f"{len(failed)} targets could not be attached, e.g. {failed[0]['path']}")
+        silent = [target for target in targets if target["doubt"]]
+        if silent:
+            reasons.append(f"{len(silent)} targets are used and never fire, e.g. {silent[0]['path']}")
+        kernel = document["kernel"]
+        if kernel["not_holding"]:
+            reasons.append(f"no process is held: {kernel['not_holding']}")
+        elif kernel["holds"] and not kernel["holds"]["keeper_alive"]:
+            reasons.append("no process is held any more: their keeper has died; restart the sensor")
         sink = document["sink"]
         if sink["ok"] and sink["problem"]:
             reasons.append(sink["problem"])
@@ -164,6 +172,7 @@ class StatusReporter:
         faults = {name: count for name, count in kernel.lost.items() if name != "undecided"}
         counts = {f"lost in the kernel ({name})": count for name, count in faults.items()}
         counts["connections given up for want of room"] = connections.evicted
+        counts["processes held for as long as allowed"] = kernel.holds.too_long if kernel.holds else 0
         counts["internal errors"] = sum(connections.errors.values())
         rejected = self._daemon.sink.status().get("delivery", {}).get("rejected", {})
         counts["calls refused by the pipeline"] = sum(rejected.values())

@@ -45,8 +45,8 @@ class CaptureOptions:
     #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or
     #: is not on the root file system, so that nothing is kept in use for nobody.
     linger_s: float = 3600.0
-    #: Stop a process that maps a file never seen before until the file is examined, so that not even the first
-    #: bytes of a process of milliseconds are missed. Needs Linux 6.1 and CAP_KILL.
+    #: Stop a process that maps a file never seen before until the file is examined, so that not even the
+    #: first bytes of a process of milliseconds are missed. Needs Linux 6.1 and CAP_KILL.
     hold_first_exec: bool = False
     #: Nobody is held longer than this, nor for a smaller file, nor more than so many on the whole machine.
     hold_s: float = 0.1
@@ -60,8 +60,8 @@ class CaptureOptions:
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
     """One file that could be, or is, probed. `reason` says why not, and is empty where `attached`; `doubt`
-    what speaks against that being of any use, and is empty where nothing does. `strategy` and `confidence` are
-    how its functions were found (ladder/), `why` says so in words, or why they were not."""
+    what speaks against that being of any use, and is empty where nothing does. `strategy` and `confidence`
+    are how its functions were found (ladder/), `why` says so in words, or why they were not."""
 
     path: str
     device: int
@@ -81,8 +81,8 @@ class TargetStatus:
 class HoldStatistics:
     """Processes stopped at the first mapping of a file, since start.
 
-    held = let_go + too_long + those that wait now. `too_long` were continued by the keeper when their time was
-    up; `left_stopped`, of those let go, had been stopped by somebody else as well. `not_held` by reason.
+    held = let_go + too_long + those that wait now. `too_long` were continued by the keeper when their time
+    was up; `left_stopped`, of those let go, had been stopped by somebody else as well. `not_held` by reason.
     """
 
     held: int
@@ -111,7 +111,8 @@ class CaptureStatistics:
     link_kind: str = ""
     open_connections: int = 0
     hints_lost: int = 0
-    #: Where news of new files come from: "kernel" (filtered there), "perf" (every mapping) or "proc" (by looking).
+    #: Where news of files come from: "kernel" (new ones alone), "perf" (every mapping), "proc" (by looking).
     hints: str = ""
-    #: None where nobody is to be held, or nobody can be.
+    #: None where nobody is to be held, or nobody can be; then `not_holding` says why.
     holds: HoldStatistics | None = None
+    not_holding: str = ""

@@ -157,6 +157,7 @@ class Capture:
             hints_lost=self._discovery.hints_lost if self._discovery else 0,
             hints=self._discovery.hints if self._discovery else "",
             holds=self._discovery.holds() if self._discovery else None,
+            not_holding=self._discovery.not_holding if self._discovery else "",
         )
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from mmsensor.capture.kernel import syscalls
 
 #: struct mm_hold: the file key (as in files.py), since_ns, started_ns (u64).
 HOLD = struct.Struct("=2Q2I2Q")
-#: struct mm_hold_settings: min_bytes, per_second, sensor_pid (u64).
-HOLD_SETTINGS = struct.Struct("=3Q")
+#: struct mm_hold_settings: min_bytes, per_second (u64), sensor_pid, uid (u32), everybody (u64).
+HOLD_SETTINGS = struct.Struct("=2Q2IQ")
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _STOP_MASK = sum(1 << number - 1 for number in _STOPS)
 
@@ -56,7 +56,7 @@ class HoldMap:
                 yield Held(int.from_bytes(key, "little"), tuple(file), since_ns, started_ns)
 
     def let_go(self, proc: Path, held: Held) -> LetGo:
-        """Continues a process and removes its record. Raises PermissionError without CAP_KILL."""
+        """Continues a process and removes its record. PermissionError where we may not: it stays."""
         outcome = _continue(proc, held)
         self._map.delete(held.pid.to_bytes(4, "little"))
         if outcome is LetGo.CONTINUED:

@@ -4,7 +4,8 @@ Without it a process that starts, speaks TLS and ends within some ten millisecon
 never-seen library is probed; the next one with the same file is captured in any case. The price is the time
 of one examination at the first start of a file, and that the process is stopped and continued by signals,
 which its parent can see. Processes on a terminal (a shell would take them for suspended), with several
-threads, under a debugger, and the sensor's own children are never held.
+threads, under a debugger, and the sensor's own children are never held; without CAP_KILL, nor are those of
+other users.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contextlib import suppress
 
 from mmsensor.capture.discovery.files import Counter, FileKey, FileWatch
 from mmsensor.capture.discovery.holding import HOLD_SETTINGS, HoldMap, LetGo
+from mmsensor.capture.kernel import privileges
 from mmsensor.capture.options import CaptureOptions, HoldStatistics
 
 _log = logging.getLogger(__name__)
@@ -77,9 +79,11 @@ class Holds:
         said.close()
 
     def _set(self, min_bytes: int) -> None:
-        self._settings.put(
-            bytes(4), HOLD_SETTINGS.pack(min_bytes, self._options.holds_per_second, os.getpid())
-        )
+        # A process that we may not continue must not be stopped.
+        everybody = "CAP_KILL" in privileges.held()
+        limit = self._options.holds_per_second
+        settings = HOLD_SETTINGS.pack(min_bytes, limit, os.getpid(), os.getuid(), everybody)
+        self._settings.put(bytes(4), settings)
 
     def ping(self) -> None:
         """Tells the keeper that we are at work. Without a keeper the kernel holds nobody."""

@@ -41,6 +41,7 @@ class Keeper:
         self._hold_ns = hold_ms * 1_000_000
         self._round_ms = max(1, min(hold_ms // _ROUNDS_IN_A_HOLD, _LONGEST_ROUND_MS))
         self._heard = time.monotonic()
+        self._able = True
 
     def run(self) -> None:
         """Until the sensor has closed its end of the pipe, or died."""
@@ -49,7 +50,7 @@ class Keeper:
         self._allow(_ROUNDS_ALLOWED * self._round_ms)
         print(READY, flush=True)
         while not poller.poll(self._round_ms) or self._hear():
-            if time.monotonic() - self._heard < _SILENT_S:
+            if self._able and time.monotonic() - self._heard < _SILENT_S:
                 self._allow(_ROUNDS_ALLOWED * self._round_ms)
             self._let_go_older_than(self._hold_ns)
         self._allow(0)
@@ -75,7 +76,13 @@ class Keeper:
                 self._let_go(held)
 
     def _let_go(self, held: Held) -> None:
-        self._holds.let_go(_PROC, held)
+        try:
+            self._holds.let_go(_PROC, held)
+        except OSError as error:
+            # Tried again each round; nobody else shall come into this.
+            self._able = False
+            print(f"process {held.pid} cannot be continued: {error}", file=sys.stderr)
+            return
         at = int(Counter.HELD_TOO_LONG).to_bytes(4, "little")
         count = int.from_bytes(self._counters.get(at) or bytes(8), "little") + 1
         self._counters.put(at, count.to_bytes(8, "little"))

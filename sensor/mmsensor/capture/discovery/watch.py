@@ -39,6 +39,7 @@ class Discovery:
         self._files = _file_watch()
         self._mappings = _mapping_watch() if self._files is None else None
         self._holds: Holds | None = None
+        self._not_holding = ""
         self.targets = Targets(options, probes, time.monotonic, self._files)
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
@@ -55,23 +56,27 @@ class Discovery:
     def holds(self) -> HoldStatistics | None:
         return self._holds.statistics() if self._holds else None
 
+    @property
+    def not_holding(self) -> str:
+        """Why nobody is held though that is wished for; "" where it is as wished."""
+        return self._not_holding
+
     def start(self) -> None:
         # The watch is on already: what is mapped during the reconcile is seen by one or the other.
         self.targets.reconcile()
         if self._options.hold_first_exec:
-            self._holds = self._started_holds()
+            self._start_holds()
         self._thread.start()
 
-    def _started_holds(self) -> Holds | None:
+    def _start_holds(self) -> None:
         """From now on, when all that runs has been examined: nobody waits for what is known."""
-        if self._files is None:
-            _log.warning("no process is held: the kernel does not tell of new files (that needs Linux 6.1)")
-            return None
         try:
-            return Holds(self._files, self._options)
+            if self._files is None:
+                raise OSError("the kernel does not tell of new files (that needs Linux 6.1)")
+            self._holds = Holds(self._files, self._options)
         except OSError as error:
+            self._not_holding = str(error)
             _log.warning("no process is held: %s", error)
-            return None
 
     def _run(self) -> None:
         poller = select.poll()

@@ -108,7 +108,7 @@ def test_the_first_bytes_of_a_brief_process_are_captured(
 
 
 def test_what_was_seen_is_not_held_again(tmp_path: Path) -> None:
-    with sensor() as watching:
+    with sensor(FOR_EVER_S) as watching:
         command = fresh(tmp_path)
         before = holds(watching)["held"]
         assert subprocess.run(command, check=False).returncode == 0

@@ -16,7 +16,10 @@ HEADER = Path(__file__).parents[4] / "bpf" / "discover.h"
 #: Fields in their order; a struct inside takes as many of the format's as it has of its own.
 STRUCTS: dict[str, tuple[struct.Struct, list[str]]] = {
     "mm_file_key": (files.FILE_KEY, ["inode", "changed_ns", "device", "generation"]),
-    "mm_hold_settings": (holding.HOLD_SETTINGS, ["min_bytes", "per_second", "sensor_pid"]),
+    "mm_hold_settings": (
+        holding.HOLD_SETTINGS,
+        ["min_bytes", "per_second", "sensor_pid", "uid", "everybody"],
+    ),
     "mm_hold": (
         holding.HOLD,
         ["file.inode", "file.changed_ns", "file.device", "file.generation", "since_ns", "started_ns"],

@@ -43,8 +43,8 @@ class Instruction:
 
     `emulated`: the kernel carries it out by itself when a probe sits on it, instead of letting the
     processor step through a copy: an order of magnitude cheaper. True of pushes, jumps and the one-byte
-    NOP since Linux 4.15 (arch/x86/kernel/uprobes.c); of calls too, but before one the stack pointer has moved,
-    so that no probe would be put there.
+    NOP since Linux 4.15 (arch/x86/kernel/uprobes.c); of calls too, but where one comes the stack pointer has
+    moved, so that no probe would be put there.
     """
 
     op: Op

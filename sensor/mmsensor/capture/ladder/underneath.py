@@ -1,4 +1,4 @@
-"""Finds the function inside of OpenSSL that SSL_read and SSL_read_ex share, and that of SSL_write and its like.
+"""Finds the function inside of OpenSSL that SSL_read and SSL_read_ex share, and that of the writing ones.
 
 The public functions are thin: they check the size, call ssl_read_internal or ssl_write_internal, and turn its
 result into theirs. Neither has a symbol in most builds. That a function is one of them is shown by following

@@ -35,6 +35,6 @@ def locate(file: ElfFile) -> NotCovered | None:
     versions = " and ".join(sorted(found - {""})) or "of an unknown version"
     return NotCovered(
         "rustls",
-        f"rustls {versions} is linked in; Rust promises no calling convention for its functions and may inline "
-        "them, so that no place is certain to see every byte",
+        f"rustls {versions} is linked in; Rust promises no calling convention for its functions and may "
+        "inline them, so that no place is certain to see every byte",
     )

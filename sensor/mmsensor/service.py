@@ -78,7 +78,7 @@ def run(settings: SensorSettings, only_pids: frozenset[int] | None = None) -> No
         identity = Identity(
             options.node, version(), options.boot_id, started_ns, str(settings.state_dir), url
         )
-        reporter = StatusReporter(daemon, identity, _shortfalls())
+        reporter = StatusReporter(daemon, identity, _shortfalls(settings))
         _listen_control(control, settings, reporter)
         control.start()
         _announce(settings, url, reporter)
@@ -146,9 +146,9 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
     return capture
 
 
-def _shortfalls() -> list[str]:
+def _shortfalls(settings: SensorSettings) -> list[str]:
     """What is not measured for want of rights; in the journal too, where one looks after a start."""
-    sentences = privileges.shortfalls()
+    sentences = privileges.shortfalls(privileges.needs(settings.capture.hold_first_exec))
     for sentence in sentences:
         _LOG.warning("%s", sentence)
     return sentences

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mmsensor.capture.kernel import privileges
@@ -30,9 +30,9 @@ def check_capabilities(place: Surroundings) -> Finding:
     if not (place.proc / "self" / "status").is_file():
         return fail(f"{place.proc} is not the kernel's", "mount proc there: nothing can be measured without")
     user = _user_name()
-    lacking = privileges.missing(among=place.held)
+    lacking = privileges.missing(place.needs, place.held)
     if not lacking:
-        return ok(f"{user} holds what the sensor needs: {_names(privileges.missing(among=()))}")
+        return ok(f"{user} holds what the sensor needs: {_names(privileges.missing(place.needs, ()))}")
     fact = f"{user} does not hold {_names(lacking)}"
     if os.geteuid():
         return warn(fact, "run `sudo mmsensor doctor` to see more, and the sensor with sudo or as its unit")
@@ -43,10 +43,12 @@ def check_capabilities(place: Surroundings) -> Finding:
 
 def check_unit(place: Surroundings) -> Finding:
     """What the unit would hold, where one is installed."""
-    return judge_unit(_UNIT_FOLDERS, perf_events=place.lacks_multi_links)
+    return judge_unit(_UNIT_FOLDERS, place.needs, perf_events=place.lacks_multi_links)
 
 
-def judge_unit(folders: Iterable[Path], *, perf_events: bool = False) -> Finding:
+def judge_unit(
+    folders: Iterable[Path], needs: Collection[When] = (When.ALWAYS,), *, perf_events: bool = False
+) -> Finding:
     """The first unit in `folders`, with all drop-ins. `perf_events`: probes will hang on those."""
     places = list(folders)
     unit = next((folder / _UNIT for folder in places if (folder / _UNIT).is_file()), None)
@@ -55,7 +57,7 @@ def judge_unit(folders: Iterable[Path], *, perf_events: bool = False) -> Finding
     granted = _granted(
         [unit, *sorted(file for folder in places for file in (folder / f"{_UNIT}.d").glob("*.conf"))]
     )
-    lacking = privileges.missing(among=granted)
+    lacking = privileges.missing(needs, granted)
     if not lacking and perf_events and privileges.missing((When.PERF_EVENTS,), among=granted):
         return warn(
             f"{unit} does not grant CAP_SYS_ADMIN, which most kernels without uprobe_multi links ask for",

@@ -45,6 +45,11 @@ class Surroundings:
         """Names of the capabilities this process may use."""
         return privileges.held(self.proc / "self" / "status")
 
+    @property
+    def needs(self) -> tuple[privileges.When, ...]:
+        """When the sensor as it is configured needs rights."""
+        return privileges.needs(self.settings.capture.hold_first_exec)
+
     @functools.cached_property
     def missing_to_load(self) -> str:
         """The capabilities for want of which the kernel cannot be asked, for people; "" for none."""

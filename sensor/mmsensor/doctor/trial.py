@@ -133,9 +133,8 @@ def _capture() -> Finding:
     with _speaking() as (pid, channel), tempfile.TemporaryDirectory() as folder:
         line = channel.readline().strip()
         if line != "ready":
-            return skipped(
-                f"no TLS connection of our own: {line}", "use an OpenSSL that has anonymous ciphers"
-            )
+            why = line or "the process that makes it ended"
+            return skipped(f"no TLS connection of our own: {why}", "use an OpenSSL with anonymous ciphers")
         (Path(folder) / str(pid)).symlink_to(f"/proc/{pid}")
         try:
             return _captured(pid, channel, Path(folder))

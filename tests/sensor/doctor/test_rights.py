@@ -41,6 +41,15 @@ def test_what_is_missing_is_named(computer: Machine) -> None:
     assert rights.check_capabilities(computer.look()).outcome is WARN
 
 
+def test_holding_processes_takes_a_right_more(computer: Machine) -> None:
+    computer.holds(FIVE)
+    computer.configure("capture: {hold_first_exec: true}")
+    finding = rights.check_capabilities(computer.look())
+    assert (finding.outcome, "does not hold CAP_KILL" in finding.fact) == (WARN, True)
+    finding = rights.judge_unit([UNITS], computer.look().needs)
+    assert (finding.outcome, "does not grant CAP_KILL" in finding.fact) == (WARN, True)
+
+
 def test_without_proc(computer: Machine) -> None:
     (computer.proc / "self/status").unlink()
     finding = rights.check_capabilities(computer.look())

@@ -157,6 +157,11 @@ def _refuse(purpose: str, lacking: list[Right]) -> None:
         )
 
 
+def needs(hold_first_exec: bool) -> tuple[When, ...]:
+    """When rights are needed, by the configuration; perf events are the kernel's choice and not ours."""
+    return (When.ALWAYS, When.HOLDING) if hold_first_exec else (When.ALWAYS,)
+
+
 def shortfalls(when: Collection[When] = (When.ALWAYS,)) -> list[str]:
     """What a sensor that has started does not measure for want of rights, one sentence a right."""
     return [

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import NamedTuple, Protocol
 
 from mmsensor.capture import hooks
@@ -159,7 +159,7 @@ class Targets:
         self._now = monotonic
         self._files = files
         self._ladder = Ladder(options.findings)
-        self._searches: SimpleQueue[_Target | None] = SimpleQueue()
+        self._searches: LifoQueue[_Target | None] = LifoQueue()  # the newest first: it is in use now
         self._searcher = threading.Thread(target=self._search_all, name="ladder", daemon=True)
         self._searcher.start()
         self._uses = UseWatch(options.proc, probes.last_fired, monotonic)

@@ -138,15 +138,14 @@ def _raising(code: Code, sources: list[int]) -> list[_Function]:
     """Every function that raises errors of these source files. One with an error that cannot be read has a
     -1 among its reasons and is none that we know."""
     found: dict[int, _Function] = {}
-    for source in sources:
-        for place in code.references(source, "rcx"):
-            function = code.function_at(place)
-            if function is None:
-                continue
-            errors = {_error(function.body, place)}
-            if function.start in found:
-                errors.update(found[function.start].errors)
-            found[function.start] = _Function(function, tuple(sorted(errors, key=lambda error: error.line)))
+    for place, _source in code.references(sources, "rcx"):
+        function = code.function_at(place)
+        if function is None:
+            continue
+        errors = {_error(function.body, place)}
+        if function.start in found:
+            errors.update(found[function.start].errors)
+        found[function.start] = _Function(function, tuple(sorted(errors, key=lambda error: error.line)))
     return list(found.values())
 
 

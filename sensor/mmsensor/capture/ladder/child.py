@@ -40,7 +40,7 @@ def _confine(file_bytes: int) -> None:
     }
     for which, limit in limits.items():
         resource.setrlimit(which, (limit, limit))
-    os.nice(10)
+    os.nice(5)
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid() == 0:
         os.setgroups([])

@@ -13,7 +13,7 @@ import mmap
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -104,23 +104,27 @@ class Code:
             for at in self._find(text + b"\0", piece)
         ]
 
-    def references(self, address: int, register: str = "") -> list[int]:
-        """Instructions that put `address` into an argument register, or into any where none is given."""
+    def references(self, addresses: Collection[int], register: str = "") -> list[tuple[int, int]]:
+        """(instruction, address) for each that puts one of the addresses into an argument register, or into
+        any register where none is given."""
         lea = re.escape(_LEA[register]) if register else _ANY_LEA
+        pattern = re.compile(lea + b"(?=(.{4}))", re.DOTALL)
+        opcodes = (_MOV[register],) if register else _ANY_MOV
+        wanted = frozenset(addresses)
         found = []
         for piece in self._text:
             ahead = piece.address - piece.offset
-            end = piece.offset + piece.size
-            for match in re.compile(lea + b"(?=(.{4}))", re.DOTALL).finditer(self._bytes, piece.offset, end):
+            for match in pattern.finditer(self._bytes, piece.offset, piece.offset + piece.size):
                 here = match.start() + ahead
-                if here + 7 + int.from_bytes(match[1], "little", signed=True) == address:
-                    found.append(here)
-            if address < 1 << 32:
-                opcodes = (_MOV[register],) if register else _ANY_MOV
-                for at in self._find(struct.pack("<I", address), piece):
+                address = here + 7 + int.from_bytes(match[1], "little", signed=True)
+                if address in wanted:
+                    found.append((here, address))
+            for address in wanted:
+                for at in self._find(struct.pack("<I", address), piece) if address < 1 << 32 else ():
                     opcode = self._bytes[max(0, at - 2) : at]
                     if opcode[1:] in opcodes:
-                        found.append(at + ahead - (2 if not register and opcode[:1] == _WIDE else 1))
+                        wide = not register and opcode[:1] == _WIDE
+                        found.append((at + ahead - (2 if wide else 1), address))
         return sorted(found)
 
     def pointers(self, address: int) -> list[int]:

@@ -82,13 +82,12 @@ def _named(code: Code) -> dict[str, list[program.Function]]:
     """Functions by the one name with which they raise errors; with two names, by none."""
     names: dict[int, set[str]] = {}
     functions: dict[int, program.Function] = {}
-    for name in _NAMES:
-        for text in code.exact_strings(name.encode()):
-            for place in code.references(text, "rdx"):
-                function = code.function_at(place)
-                if function is not None and not function.padded:
-                    names.setdefault(function.start, set()).add(name)
-                    functions[function.start] = function
+    texts = {text: name for name in _NAMES for text in code.exact_strings(name.encode())}
+    for place, text in code.references(texts, "rdx"):
+        function = code.function_at(place)
+        if function is not None and not function.padded:
+            names.setdefault(function.start, set()).add(texts[text])
+            functions[function.start] = function
     named: dict[str, list[program.Function]] = {}
     for start, own in names.items():
         if len(own) == 1:
@@ -117,11 +116,10 @@ def _calls_with_count(caller: program.Function, inner: program.Function, registe
 def _free(code: Code, sources: list[int]) -> int:
     """SSL_free, beside SSL_CTX_free. Raises Uncertain."""
     starts: dict[int, program.Function] = {}
-    for source in sources:
-        for place in code.references(source):
-            function = code.function_at(place)
-            if function is not None and not function.padded and doing.counts_down_locked(function.body):
-                starts[function.start] = function
+    for place, _source in code.references(sources):
+        function = code.function_at(place)
+        if function is not None and not function.padded and doing.counts_down_locked(function.body):
+            starts[function.start] = function
     classes: dict[int, set[tuple[int, int]]] = {}  # callee: (class, caller)
     for function in starts.values():
         for callee in set(doing.calls(function.body)):

@@ -38,6 +38,7 @@ def search(file: ElfFile, strategies: Sequence[str], stop: threading.Event) -> F
             stdout=answer,
             stderr=complaint,
             cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         deadline = time.monotonic() + _PATIENCE_S
         while (code := child.poll()) is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
+from importlib import resources
 from pathlib import Path
 
 from mmsensor.capture.errors import CaptureUnavailable
 from mmsensor.capture.kernel import libbpf
-from mmsensor.capture.kernel.probes import object_path
 from mmsensor.doctor.findings import Finding, fail, ok, warn
 from mmsensor.doctor.surroundings import Surroundings
 from mmsensor.render import size
@@ -15,6 +15,9 @@ from mmsensor.render import size
 #: The beginning of an ELF header: magic and class, data; then type and machine.
 _ELF = struct.Struct("<4sBB10xHH")
 _MACHINE_BPF = 247
+#: The probes, and the watch for files.
+_OBJECTS = ("tls.bpf.o", "discover.bpf.o")
+_BUILD = "build it anew with `make setup` or bpf/build.sh, or install the package again"
 #: Where Debian and Ubuntu put it, whatever environment we run in.
 _BCC = Path("/usr/lib/python3/dist-packages/bcc")
 
@@ -36,20 +39,21 @@ def check_bcc(place: Surroundings) -> Finding:
 
 
 def check_probes(_place: Surroundings) -> Finding:
-    """Whether the object is there, and is one. Whether it fits the kernel shows when it is loaded."""
-    try:
-        path = object_path()
-        data = path.read_bytes()
-    except CaptureUnavailable as error:
-        return fail(error.reason, error.hint)
-    except OSError as error:
-        return fail(
-            f"{error.filename} cannot be read: {error.strerror}", "make it readable for the sensor's user"
-        )
-    rebuild = "build it anew with `make setup` or bpf/build.sh, or install the package again"
-    if len(data) < _ELF.size:
-        return fail(f"{path} is cut short", rebuild)
-    magic, bits, order, _kind, machine = _ELF.unpack_from(data)
-    if (magic, bits, order, machine) != (b"\x7fELF", 2, 1, _MACHINE_BPF):
-        return fail(f"{path} is no BPF object", rebuild)
-    return ok(f"{path.name}, {size(len(data))}, in {path.parent}")
+    """Whether the objects are there, and are some. Whether they fit the kernel shows when they are loaded."""
+    folder = Path(str(resources.files("mmsensor._bpf")))
+    total = 0
+    for name in _OBJECTS:
+        path = folder / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return fail(f"{name} is not built: it is not in {folder}", _BUILD)
+        except OSError as error:
+            return fail(f"{path} cannot be read: {error.strerror}", "make it readable for the sensor's user")
+        if len(data) < _ELF.size:
+            return fail(f"{path} is cut short", _BUILD)
+        magic, bits, order, _kind, machine = _ELF.unpack_from(data)
+        if (magic, bits, order, machine) != (b"\x7fELF", 2, 1, _MACHINE_BPF):
+            return fail(f"{path} is no BPF object", _BUILD)
+        total += len(data)
+    return ok(f"{' and '.join(_OBJECTS)}, {size(total)}, in {folder}")

@@ -134,4 +134,4 @@ def test_the_second_loader_only_matters_without_type_information(computer: Machi
 
 def test_the_parts_that_are_here(computer: Machine) -> None:
     assert parts.check_libbpf(computer.look()).fact.startswith("libbpf ")
-    assert parts.check_probes(computer.look()).fact.startswith("tls.bpf.o, ")
+    assert parts.check_probes(computer.look()).fact.startswith("tls.bpf.o and discover.bpf.o, ")

@@ -70,6 +70,7 @@ class Code:
         self._bytes = mmap.mmap(file.fd, 0, prot=mmap.PROT_READ)
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
+        self._functions: dict[tuple[int, int, bool], Function] = {}
         loads = [each for each in file.segments if each.kind == PT_LOAD]
         self._loaded = [Range(s.address, s.offset, s.file_size) for s in loads]
         self._text = [Range(s.address, s.offset, s.file_size) for s in loads if s.flags & PF_X]
@@ -196,6 +197,9 @@ class Code:
     def _function(self, start: int, end: int, *, padded: bool) -> Function:
         """Follows the code from `start`, but not out of the range. What only a computed jump leads to is
         left out."""
+        known = self._functions.get((start, end, padded))
+        if known:
+            return known
         body: dict[int, capstone.CsInsn] = {}
         ahead = [start]
         while ahead:
@@ -210,7 +214,9 @@ class Code:
                 if doing.ends_here(instruction):
                     break
                 at += instruction.size
-        return Function(start, [body[at] for at in sorted(body)], padded)
+        function = Function(start, [body[at] for at in sorted(body)], padded)
+        self._functions[start, end, padded] = function
+        return function
 
     def _code_at(self, address: int) -> bytes:
         try:

@@ -23,7 +23,7 @@ CHECKS = (
     Check("probes", "lockdown", "the kernel lets programs read memory", kernel.check_lockdown),
     Check("probes", "bpf", "bpf(2) loads a program, by trial", kernel.check_bpf),
     Check("probes", "links", "which kinds of links the kernel has", kernel.check_links),
-    Check("probes", "mappings", "the kernel tells of new mappings, by trial", kernel.check_perf_events),
+    Check("probes", "discovery", "how new TLS libraries are noticed, by trial", kernel.check_discovery),
     Check(
         "probes",
         "returns",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from mmsensor.capture.errors import CaptureForbidden
+from mmsensor.capture.discovery.files import FileWatch
+from mmsensor.capture.errors import CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.kernel import privileges, syscalls
 from mmsensor.capture.kernel.confinement import lockdown, why_refused
 from mmsensor.capture.kernel.syscalls import TRACE_UPROBE_MULTI, TRACE_UPROBE_SESSION
@@ -37,18 +38,26 @@ def check_bpf(place: Surroundings) -> Finding:
     return ok("bpf(2) loads programs")
 
 
-def check_perf_events(place: Surroundings) -> Finding:
-    """Hears of a mapping, for a moment: that is how new libraries are noticed at once."""
-    if "CAP_PERFMON" not in place.held:
+def check_discovery(place: Surroundings) -> Finding:
+    """Which source of hints the kernel has, in the order in which the sensor tries them."""
+    if place.missing_to_load:
         paranoid = place.number("kernel/perf_event_paranoid")
         shown = "" if paranoid is None else f"; kernel.perf_event_paranoid = {paranoid} only binds others"
-        return skipped(f"not asked: CAP_PERFMON missing{shown}", AS_ROOT)
+        return skipped(f"not asked: {place.missing_to_load} missing{shown}", AS_ROOT)
+    try:
+        FileWatch().close()
+    except (OSError, CaptureUnavailable):
+        return _perf_hints()
+    return ok("the kernel tells of files that run for the first time")
+
+
+def _perf_hints() -> Finding:
     try:
         os.close(syscalls.open_mapping_events(0))
     except OSError as error:
         refused = _refused("perf_event_open(2)", error)
-        return warn(f"{refused.fact}: new TLS libraries are found by looking every 2 s", refused.fix)
-    return ok("perf_event_open(2) tells of new mappings")
+        return warn(f"new TLS libraries are found by looking every 2 s: {refused.fact}", refused.fix)
+    return ok("perf events tell of every new mapping; of new files alone the kernel tells since Linux 6.1")
 
 
 def _refused(call: str, error: OSError) -> Finding:

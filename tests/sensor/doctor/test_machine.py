@@ -120,10 +120,10 @@ def test_what_takes_rights_is_not_asked_without_them_and_says_so(computer: Machi
     computer.holds(0)
     computer.write("proc/sys/kernel/unprivileged_bpf_disabled", "2\n")
     computer.write("proc/sys/kernel/perf_event_paranoid", "4\n")
-    bpf, mappings = kernel.check_bpf(computer.look()), kernel.check_perf_events(computer.look())
-    assert bpf.outcome is mappings.outcome is SKIPPED
+    bpf, discovery = kernel.check_bpf(computer.look()), kernel.check_discovery(computer.look())
+    assert bpf.outcome is discovery.outcome is SKIPPED
     assert "CAP_BPF, CAP_PERFMON missing; kernel.unprivileged_bpf_disabled = 2 only binds others" in bpf.fact
-    assert "CAP_PERFMON missing; kernel.perf_event_paranoid = 4" in mappings.fact
+    assert "CAP_PERFMON missing; kernel.perf_event_paranoid = 4" in discovery.fact
 
 
 def test_the_second_loader_only_matters_without_type_information(computer: Machine) -> None:

@@ -63,7 +63,7 @@ def elsewhere(change: str, command: Sequence[str]) -> list[str]:
 
 def test_as_root_everything_is_tried(tmp_path: Path) -> None:
     report = examined(doctor(tmp_path, "-o", "json"))
-    for name in ("kernel", "btf", "capabilities", "libbpf", "object", "bpf", "links", "mappings", "capture"):
+    for name in ("kernel", "btf", "capabilities", "libbpf", "object", "bpf", "links", "discovery", "capture"):
         assert report.outcome(name) == "ok", report.checks[name]
     assert "4099 bytes each way, captured by uprobe_" in report.fact("capture")
 
@@ -88,7 +88,7 @@ def test_as_an_ordinary_user_it_says_what_it_could_not_find_out(tmp_path: Path) 
     open_to_all(tmp_path)
     report = examined(limited([], doctor(tmp_path, "-o", "json")))
     assert report.outcome("capabilities") == "warn"
-    for name in ("bpf", "mappings", "capture", "others", "state"):
+    for name in ("bpf", "discovery", "capture", "others", "state"):
         assert report.outcome(name) == "skipped", report.checks[name]
     assert report.outcome("links") == report.outcome("libbpf") == "ok"
 
@@ -96,7 +96,7 @@ def test_as_an_ordinary_user_it_says_what_it_could_not_find_out(tmp_path: Path) 
 def test_with_the_rights_of_the_unit_the_capture_is_tried_and_works(tmp_path: Path) -> None:
     open_to_all(tmp_path)
     report = examined(limited(FIVE, doctor(tmp_path, "-o", "json")))
-    for name in ("capabilities", "bpf", "mappings", "capture"):
+    for name in ("capabilities", "bpf", "discovery", "capture"):
         assert report.outcome(name) == "ok", report.checks[name]
 
 

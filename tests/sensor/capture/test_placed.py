@@ -23,7 +23,7 @@ Certificate = tuple[Path, Path]
 
 
 def captured(
-    command: list[str], kind: LinkKind, place_probes: bool
+    command: list[str], kind: LinkKind | None, place_probes: bool
 ) -> tuple[list[list[Any]], list[dict[str, Any]], int]:
     """(per end: digest written, digest read; the workload's own report of its ends; calls)"""
     options = CaptureOptions(link_kind=kind, place_probes=place_probes, ring_bytes=64 << 20)
@@ -41,18 +41,20 @@ def captured(
         return digests, ends, recorder.capture.statistics().calls
 
 
-@pytest.mark.parametrize("kind", list(LinkKind))
+SIZES = {"sizes": [1, 255, 256, 257, 4097, 16384, 16385, 100_003, 1_048_576]}
+
+
 @pytest.mark.parametrize(
-    ("scenario", "arguments"),
+    ("scenario", "arguments", "kind"),
     [
-        ("sizes", {"sizes": [1, 255, 256, 257, 4097, 16384, 16385, 100_003, 1_048_576]}),
-        ("retries", {"size": 200_000}),
-        ("peeking", {}),
-        ("reuse", {"connections": 7}),
+        *(("sizes", SIZES, kind) for kind in LinkKind),
+        ("retries", {"size": 200_000}, None),
+        ("peeking", {}, None),
+        ("reuse", {"connections": 7}, None),
     ],
 )
 def test_the_same_bytes(
-    scenario: str, arguments: dict[str, Any], kind: LinkKind, libssl: Path, certificate: Certificate
+    scenario: str, arguments: dict[str, Any], kind: LinkKind | None, libssl: Path, certificate: Certificate
 ) -> None:
     command = python("libssl", libssl, *certificate, scenario, json.dumps(arguments))
     placed, ends, calls = captured(command, kind, place_probes=True)

@@ -43,6 +43,8 @@ class Capture:
         self._table = StreamTable(self._final_position, idle_ns=int(self._options.idle_s * 1e9))
         self._losses_seen = 0
         self._comparing = False
+        self._drained = False
+        self._dead: set[tuple[int, int]] = set()
         self._next_loss_look = 0.0
         self._next_dead_look = 0.0
         self._last: CaptureStatistics | None = None
@@ -81,13 +83,19 @@ class Capture:
         return raw
 
     def _upkeep(self, kernel: Kernel) -> Iterator[StreamEvent]:
+        # What is missing from the ring is looked for: nobody knows before it was drained to its end.
+        self._drained |= kernel.ring.emptied
         now = time.monotonic()
+        if not self._drained:
+            return
         if now >= self._next_loss_look:
             self._next_loss_look = now + _LOOK_FOR_LOSS_S
+            self._drained = False
             yield from self._look_for_loss(kernel)
         if now >= self._next_dead_look:
-            self._next_dead_look = now + _LOOK_FOR_DEAD_S
+            self._drained = False
             yield from self._look_for_dead(kernel)
+            self._next_dead_look = now + (_LOOK_FOR_LOSS_S if self._dead else _LOOK_FOR_DEAD_S)
 
     def _look_for_loss(self, kernel: Kernel) -> Iterator[StreamEvent]:
         """While something is being lost, and once after: where have the streams got to?"""
@@ -96,25 +104,26 @@ class Capture:
         lost_something = losses != self._losses_seen
         self._losses_seen = losses
         if lost_something or self._comparing:
-            now_ns = time.time_ns()
-            positions = {}
-            for key in self._table.live():
-                position = kernel.position(*key)
-                if position is None:
-                    continue
-                positions[key] = (position.read, position.written)
-                if position.ended:
-                    yield from self._table.end(key, position.read, position.written, now_ns)
-            yield from self._table.compare(positions, now_ns)
+            found = {key: kernel.position(*key) for key in self._table.live()}
+            positions = {key: position for key, position in found.items() if position is not None}
+            yield from self._table.compare(positions, time.time_ns())
         self._comparing = lost_something
 
     def _look_for_dead(self, kernel: Kernel) -> Iterator[StreamEvent]:
+        """A process counts as dead at the second look, when the ring cannot hold anything of it any more."""
         now_ns = time.time_ns()
-        for pid, started_ns in self._table.processes():
-            if not proc.is_alive(self._options.proc, pid, started_ns):
-                yield from self._table.end_process(pid, started_ns, now_ns)
+        dead = {
+            process for process in self._table.processes() if not proc.is_alive(self._options.proc, *process)
+        }
+        for process in dead & self._dead:
+            yield from self._table.end_process(*process, now_ns)
+        self._dead = dead - self._dead
         yield from self._table.expire(now_ns)
-        kernel.forget_dead(lambda pid, started_ns: proc.is_alive(self._options.proc, pid, started_ns))
+        kernel.forget_dead(
+            lambda pid, started_ns: (
+                (pid, started_ns) in self._dead or proc.is_alive(self._options.proc, pid, started_ns)
+            )
+        )
 
     def _final_position(self, key: ConnectionKey) -> tuple[int, int] | None:
         position = self._running().position(*key)

@@ -40,7 +40,7 @@ class _Stream:
         self.place: _Place = key[:3]
         self.last_ns = at_ns
         self.expected = expected  # by Direction: offset of the next byte
-        self.noted: tuple[int, int] | None = None  # by Direction: how far the kernel was at the last look
+        self.noted: tuple[int, int, bool] | None = None  # how far the kernel was at the last look
 
 
 class StreamTable:
@@ -100,6 +100,8 @@ class StreamTable:
                 del self._ignored[key]
             return
         stream = yield from self._stream_of(key, record)
+        if key in self._ignored:  # by whoever took the event
+            return
         if record.kind is Kind.DATA:
             yield from self._data(stream, record)
         elif record.kind is Kind.SNI:
@@ -107,8 +109,7 @@ class StreamTable:
         elif record.kind is Kind.PEER:
             yield Peer(key, _endpoint(record))
         elif record.kind is Kind.FREE:
-            yield from self._advance(stream, record.read_offset, record.write_offset, record.at_ns)
-            yield self._close(stream, record.at_ns, "ssl_free")
+            yield from self._end(stream, (record.read_offset, record.write_offset), record.at_ns, "ssl_free")
 
     def _stream_of(self, key: ConnectionKey, record: Record) -> Generator[StreamEvent, None, _Stream]:
         place = key[:3]
@@ -157,33 +158,28 @@ class StreamTable:
     def end_process(self, pid: int, started_ns: int, at_ns: int) -> Iterator[StreamEvent]:
         for place in sorted(self._processes.get((pid, started_ns), ())):
             stream = self._streams[place]
-            final = self._position(stream.key)
-            if final:
-                yield from self._advance(stream, *final, at_ns)
-            yield self._close(stream, at_ns, "process_exit")
-
-    def end(self, key: ConnectionKey, read: int, written: int, at_ns: int) -> Iterator[StreamEvent]:
-        """The connection was freed, and the kernel had no room in the ring to say so."""
-        stream = self._streams.get(key[:3])
-        if stream is not None and stream.key == key:
-            yield from self._advance(stream, read, written, at_ns)
-            yield self._close(stream, at_ns, "ssl_free")
+            yield from self._end(stream, self._position(stream.key), at_ns, "process_exit")
 
     def compare(
-        self, positions: Mapping[ConnectionKey, tuple[int, int]], at_ns: int
+        self, positions: Mapping[ConnectionKey, tuple[int, int, bool]], at_ns: int
     ) -> Iterator[StreamEvent]:
-        """Takes (read, written) as the kernel has them now; call it at intervals while bytes are lost.
+        """Takes (read, written, ended) as the kernel has them now; call it at intervals while bytes are lost.
+        `ended`: the connection was freed, and the ring had no room to say so.
 
         A position counts only when it still has not been reached by the next call, because its record may
-        be in the ring. The ring must have been drained in between.
+        be in the ring. The ring must have been drained to its end in between.
         """
-        for key, (read, written) in positions.items():
+        for key, position in positions.items():
             stream = self._streams.get(key[:3])
             if stream is None or stream.key != key:
                 continue
             if stream.noted:
-                yield from self._advance(stream, *stream.noted, at_ns)
-            stream.noted = (read, written)
+                read, written, ended = stream.noted
+                if ended:
+                    yield from self._end(stream, (read, written), at_ns, "ssl_free")
+                else:
+                    yield from self._advance(stream, read, written, at_ns)
+            stream.noted = position
 
     def expire(self, now_ns: int) -> Iterator[StreamEvent]:
         """Closes what has been silent for the idle time."""
@@ -202,6 +198,15 @@ class StreamTable:
             _remember(self._ignored, key, None, self._max)
 
     # -- bookkeeping -------------------------------------------------------------------------------
+
+    def _end(
+        self, stream: _Stream, final: tuple[int, int] | None, at_ns: int, reason: str
+    ) -> Iterator[StreamEvent]:
+        """`final` is (read, written), None where nobody knows."""
+        if final:
+            yield from self._advance(stream, *final, at_ns)
+        if stream.key not in self._ignored:
+            yield self._close(stream, at_ns, reason)
 
     def _close(self, stream: _Stream, at_ns: int, reason: str) -> Closed:
         self._remove(stream)

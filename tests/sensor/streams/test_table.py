@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,10 +170,22 @@ def test_the_end_of_a_process_ends_its_connections_with_their_last_gaps() -> Non
 def test_a_position_counts_as_lost_only_at_the_second_look() -> None:
     streams = table()
     fed(streams, [data(0)])
-    assert list(streams.compare({KEY: (10, 0)}, 6)) == []
+    assert list(streams.compare({KEY: (10, 0, False)}, 6)) == []
     fed(streams, [data(1, b"y" * 4)])
-    assert list(streams.compare({KEY: (10, 0)}, 7)) == [Gap(KEY, Direction.READ, 5, 5, 7)]
-    assert list(streams.compare({KEY: (10, 0)}, 8)) == []
+    assert list(streams.compare({KEY: (10, 0, False)}, 7)) == [Gap(KEY, Direction.READ, 5, 5, 7)]
+    assert list(streams.compare({KEY: (10, 0, False)}, 8)) == []
+
+
+def test_an_end_that_was_not_told_counts_only_at_the_second_look() -> None:
+    """What it moved last may be in the ring still, behind much else."""
+    streams = table()
+    fed(streams, [data(0)])
+    assert list(streams.compare({KEY: (9, 0, True)}, 6)) == []
+    assert [type(event) for event in fed(streams, [data(1, b"y" * 4)])] == [Bytes]
+    assert list(streams.compare({KEY: (9, 0, True)}, 7)) == [
+        Gap(KEY, Direction.READ, 5, 4, 7),
+        Closed(KEY, 7, "ssl_free"),
+    ]
 
 
 def test_what_comes_twice_is_taken_once() -> None:
@@ -208,3 +221,16 @@ def test_ignored_connections_are_silent_to_their_end() -> None:
     assert len(streams) == 0
     # The end has been seen: what comes now is another connection.
     assert fed(streams, [data(0, key=KEY._replace(generation=9_000))])
+
+
+@pytest.mark.parametrize("told", [Opened, Gap])
+def test_interest_may_be_lost_in_the_middle_of_a_record(told: type[StreamEvent]) -> None:
+    """Its first events were lost with the ring full, so that the last record brings several at once."""
+    streams = table()
+    taken = []
+    for event in streams.feed(record(Kind.FREE, read_offset=3, write_offset=4)):
+        taken.append(type(event))
+        if isinstance(event, told):
+            streams.ignore([KEY])
+    assert taken == ([Opened] if told is Opened else [Opened, Gap, Gap])
+    assert streams.live() == []

@@ -204,6 +204,8 @@ class Ring:
         self._library = _load_library()
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+        #: Whether the last `drain` took all that there was.
+        self.emptied = True
         # Kept in an attribute: ctypes does not hold on to a callback.
         self._callback = _SAMPLE(self._take)
         self._ring: int | None = self._library.ring_buffer__new(map_fd, self._callback, None, None)
@@ -227,6 +229,7 @@ class Ring:
         """What is in the ring now, up to a batch, as raw records in order; does not wait."""
         if self._ring is not None:
             self._library.ring_buffer__consume(self._ring)
+        self.emptied = self._batch_bytes < self.BATCH_BYTES
         batch, self._batch, self._batch_bytes = self._batch, [], 0
         return batch
 

@@ -307,23 +307,27 @@ class Kernel:
         state = State.INTERESTING if interesting else State.IGNORED
         self._verdicts.put(abi.VERDICT_KEY.pack(ssl, generation, pid, 0), int(state).to_bytes(4, "little"))
 
-    def forget_dead(self, alive: Callable[[int, int], bool]) -> int:
+    def forget_dead(self, alive: Callable[[int, int], bool]) -> None:
         """Removes what dead processes left behind; `alive(pid, started_ns)` tells them.
 
         SSL_free removes connections one by one; this finds those of processes that died with connections
-        open. Returns how many connections the kernel still holds.
+        open, and the verdicts that came after their connection's last call.
         """
         known: dict[tuple[int, int], bool] = {}
-        live = 0
+        live = set()
         for key in list(self._connections.keys()):
-            _ssl, started_ns, pid, _ = abi.CONNECTION_KEY.unpack(key)
+            ssl, started_ns, pid, _ = abi.CONNECTION_KEY.unpack(key)
             process = (pid, started_ns)
             if process not in known:
                 known[process] = alive(pid, started_ns)
             if known[process]:
-                live += 1
+                live.add((pid, ssl))
             else:
                 self._connections.delete(key)
+        for key in list(self._verdicts.keys()):
+            ssl, _generation, pid, _ = abi.VERDICT_KEY.unpack(key)
+            if (pid, ssl) not in live:
+                self._verdicts.delete(key)
         for key in list(self._threads.keys()):
             _id, pid, _ = abi.THREAD_KEY.unpack(key)
             if not (self._options.proc / str(pid)).exists():
@@ -332,7 +336,6 @@ class Kernel:
             started = self._processes.get(key)
             if started and not alive(int.from_bytes(key, "little"), int.from_bytes(started, "little")):
                 self._processes.delete(key)
-        return live
 
     def forget(self, pid: int, started_ns: int, ssl: int) -> None:
         self._connections.delete(abi.CONNECTION_KEY.pack(ssl, started_ns, pid, 0))

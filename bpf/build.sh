@@ -20,3 +20,7 @@ for source in "$here"/*.bpf.c; do
 		-idirafter "/usr/include/$(uname -m)-linux-gnu" -I"$here" -c "$source" -o "$object.new"
 	mv "$object.new" "$object"
 done
+# What BCC compiles on a machine whose kernel has no BTF: compat.h says how it differs.
+"${CLANG:-clang}" -E -P -DMM_BCC -D__TARGET_ARCH_$arch -nostdinc -idirafter /usr/include -I"$here" \
+	"$here/tls.bpf.c" -o "$out/tls.bcc.c.new"
+mv "$out/tls.bcc.c.new" "$out/tls.bcc.c"

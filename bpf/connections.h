@@ -121,7 +121,7 @@ static __always_inline bool announce_end(const struct mm_connection_key *key, st
 		return false;
 	}
 	fill_header(r, MM_FREE, key, connection);
-	ring_submit(r, wake_flag(false, sizeof(*r)));
+	ring_submit(r, wake_flag(false, wake_bytes_now(), sizeof(*r)));
 	count(MM_COUNT_RECORDS, 1);
 	return true;
 }

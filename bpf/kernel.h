@@ -7,6 +7,10 @@
 #ifndef MM_KERNEL_H
 #define MM_KERNEL_H
 
+#ifdef MM_BCC
+#include "compat.h"
+#else
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -14,16 +18,34 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
-#include "abi.h"
-
 #define MM_CORE __attribute__((preserve_access_index))
 
-typedef struct {
-	int counter;
-} atomic_t;
+/* bpf_loop is in the kernel since 5.17; the name of the enumerator tells us at load time. */
+enum bpf_func_id___mm {
+	BPF_FUNC_loop___mm = 181,
+};
+
+#define has_bpf_loop() bpf_core_enum_value_exists(enum bpf_func_id___mm, BPF_FUNC_loop___mm)
+
+/* Maps and the ring by name. */
+#define map_lookup(map, key) bpf_map_lookup_elem(&map, key)
+#define map_update(map, key, value) bpf_map_update_elem(&map, key, value, BPF_ANY)
+#define map_insert(map, key, value) bpf_map_update_elem(&map, key, value, BPF_NOEXIST)
+#define map_delete(map, key) bpf_map_delete_elem(&map, key)
+#define ring_reserve(map, size) bpf_ringbuf_reserve(&map, size, 0)
+#define ring_waiting(map) bpf_ringbuf_query(&map, BPF_RB_AVAIL_DATA)
+
+#endif /* MM_BCC */
+
+#define ring_submit(record, flags) bpf_ringbuf_submit(record, flags)
+#define ring_discard(record) bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP)
+
+#include "abi.h"
 
 struct signal_struct {
-	atomic_t live; /* threads of the group that have not begun to exit */
+	struct {
+		int counter;
+	} live; /* threads of the group that have not begun to exit */
 } MM_CORE;
 
 struct task_struct {
@@ -45,11 +67,6 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 } MM_CORE;
-
-/* bpf_loop is in the kernel since 5.17; the name of the enumerator tells us at load time. */
-enum bpf_func_id___mm {
-	BPF_FUNC_loop___mm = 181,
-};
 
 /* When the current process started: a reused pid is another process. */
 static __always_inline __u64 process_started(void)
@@ -83,18 +100,6 @@ static __always_inline void read_peer(struct sock *sk, __u16 family, struct mm_p
 	else
 		BPF_CORE_READ_INTO(&peer->address, sk, __sk_common.skc_v6_daddr);
 }
-
-#define has_bpf_loop() bpf_core_enum_value_exists(enum bpf_func_id___mm, BPF_FUNC_loop___mm)
-
-/* Maps and the ring by name. */
-#define map_lookup(map, key) bpf_map_lookup_elem(&map, key)
-#define map_update(map, key, value) bpf_map_update_elem(&map, key, value, BPF_ANY)
-#define map_insert(map, key, value) bpf_map_update_elem(&map, key, value, BPF_NOEXIST)
-#define map_delete(map, key) bpf_map_delete_elem(&map, key)
-#define ring_reserve(map, size) bpf_ringbuf_reserve(&map, size, 0)
-#define ring_submit(record, flags) bpf_ringbuf_submit(record, flags)
-#define ring_discard(record) bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP)
-#define ring_waiting(map) bpf_ringbuf_query(&map, BPF_RB_AVAIL_DATA)
 
 /*
  * Registers at a function's entry and return. Own declarations, since <asm/ptrace.h> has other field

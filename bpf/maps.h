@@ -122,11 +122,16 @@ struct {
 	__type(value, __u64);
 } fired SEC(".maps");
 
+/* One element, so that one look-up serves all that a program counts. */
+struct mm_counts {
+	__u64 of[MM_COUNTERS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MM_COUNTERS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct mm_counts);
 } counters SEC(".maps");
 
 /* Kernel to userspace. The size is set before load. */

@@ -7,12 +7,19 @@
 
 #include "maps.h"
 
-static __always_inline void count(__u32 counter, __u64 n)
+static __always_inline struct mm_counts *counts_now(void)
 {
-	__u64 *value = map_lookup(counters, &counter);
+	__u32 zero = 0;
 
-	if (value)
-		__sync_fetch_and_add(value, n);
+	return map_lookup(counters, &zero);
+}
+
+static __always_inline void count(const enum mm_counter counter, __u64 n)
+{
+	struct mm_counts *counts = counts_now();
+
+	if (counts)
+		__sync_fetch_and_add(&counts->of[counter], n);
 }
 
 static __always_inline struct mm_settings *settings_now(void)
@@ -36,17 +43,19 @@ static __always_inline bool wanted(__u32 pid)
  * tens of milliseconds). The first bytes of a direction wake it at once, so that its verdict is early; after
  * that one record wakes it each time another wake_bytes have piled up. A wake-up is an interrupt to oneself,
  * microseconds in a virtual machine: far more than the record costs. */
-static __always_inline __u64 wake_flag(bool now, __u32 record_size)
+static __always_inline __u64 wake_flag(bool now, __u64 wake_bytes, __u32 record_size)
 {
-	struct mm_settings *s = settings_now();
-	__u64 waiting;
-
-	if (now || !s || !s->wake_bytes)
-		return BPF_RB_FORCE_WAKEUP;
-	waiting = ring_waiting(records);
-	if (waiting % s->wake_bytes < record_size && waiting >= s->wake_bytes)
+	/* The record waits already: less than wake_bytes is its own remainder, and more than the record. */
+	if (now || !wake_bytes || ring_waiting(records) % wake_bytes < record_size)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline __u64 wake_bytes_now(void)
+{
+	struct mm_settings *s = settings_now();
+
+	return s ? s->wake_bytes : 0;
 }
 
 static __always_inline void fill_header(struct mm_record *r, __u8 kind, const struct mm_connection_key *key,

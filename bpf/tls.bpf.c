@@ -192,7 +192,7 @@ int process_exit(void *ctx)
 		return 0;
 	}
 	fill_header(r, MM_EXIT, &key, &nothing);
-	ring_submit(r, wake_flag(false, sizeof(*r)));
+	ring_submit(r, wake_flag(false, wake_bytes_now(), sizeof(*r)));
 	count(MM_COUNT_RECORDS, 1);
 	return 0;
 }

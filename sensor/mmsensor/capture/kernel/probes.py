@@ -144,8 +144,7 @@ class Kernel:
             self._processes = self._map("processes", 4, 8)
             self._verdicts = self._map("verdicts", abi.VERDICT_KEY.size, 4)
             self._fired = self._map("fired", 4, 8)
-            self._cpus = _possible_cpus()
-            self._counters = self._map("counters", 4, 8 * self._cpus)
+            self._counters = self._map("counters", 4, 8 * len(Counter) * _possible_cpus())
             self._configure()
             self.ring = Ring(self._object.map_fd("records"))
             self._trace("process_exit", "sched_process_exit")
@@ -341,11 +340,8 @@ class Kernel:
         self._connections.delete(abi.CONNECTION_KEY.pack(ssl, started_ns, pid, 0))
 
     def counters(self) -> dict[Counter, int]:
-        totals: dict[Counter, int] = {}
-        for counter in Counter:
-            raw = self._counters.get(int(counter).to_bytes(4, "little")) or b""
-            totals[counter] = sum(memoryview(raw).cast("Q")) if raw else 0
-        return totals
+        by_cpu = memoryview(self._counters.get(bytes(4)) or b"").cast("Q")
+        return {counter: sum(by_cpu[counter :: len(Counter)]) for counter in Counter}
 
     def close(self) -> None:
         """Takes everything out of the kernel; links that `attach` gave out belong to their owner."""

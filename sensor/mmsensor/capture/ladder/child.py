@@ -24,7 +24,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 #: The whole file is mapped, and it may be large; what it takes on top are the instructions of some functions.
 _MEMORY_BEYOND_FILE = 512 << 20
-_CPU_S = 120
+_CPU_S = 60
 _ANSWER_BYTES = 1 << 20
 
 

@@ -26,6 +26,7 @@ _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 
 _MAX_READ = 1 << 20
 _MAX_SECTIONS = 4096
+_MAX_NAME = 64
 _MAX_NOTES = 1 << 16
 _MAX_BUILD_ID = 64
 _CHUNK = 3 << 18  # of a long range at once; whole symbols of 24 bytes
@@ -153,7 +154,7 @@ class ElfFile:
             return
         names = self.read(headers[self._names][4], headers[self._names][5])
         for name_at, kind, flags, address, offset, length, link, _info, _align, entry_size in headers:
-            name = names[name_at : names.find(b"\0", name_at)].decode("utf-8", "replace")
+            name = names[name_at : name_at + _MAX_NAME].partition(b"\0")[0].decode("utf-8", "replace")
             yield Section(name, kind, flags, address, offset, length, link, entry_size)
 
     def section(self, name: str) -> Section | None:

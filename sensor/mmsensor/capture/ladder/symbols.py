@@ -19,7 +19,8 @@ _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 4, 5, 6, 0x6FFFFEF5
 _STT_FUNC = 2
 _SHT_SYMTAB = 2
 _SYMBOL = struct.Struct("<IBBHQQ")
-_MAX_CHAIN = 1 << 16  # symbols a hash chain may have before the table is taken for damaged
+_MAX_CHAIN = 1 << 12  # symbols a hash chain may have before the table is taken for damaged
+_MAX_TABLE = 1 << 28  # bytes of .symtab or its strings that are worth a search
 _MAX_PLACES = 1 << 12  # symbols and names of one lookup: a table with more is made to waste our time
 
 
@@ -52,6 +53,8 @@ def named(file: ElfFile, names: Iterable[str]) -> list[Symbol]:
     if table is None or table.link >= len(file.sections):
         return []
     strings = file.sections[table.link]
+    if max(table.size, strings.size) > _MAX_TABLE:
+        return []
     wanted = _places_of(file, strings.offset, strings.size, [name.encode() for name in names])
     return list(_defined(file, table.offset, table.size, wanted))
 

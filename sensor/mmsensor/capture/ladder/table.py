@@ -67,6 +67,8 @@ SLOW = (
 )
 #: No TLS library is smaller: below this a file is not searched for markers.
 _SMALLEST = 200 << 10
+#: So many bytes of constants are looked through, half a second's worth: a file may claim any number.
+_MOST_SCANNED = 512 << 20
 _SHF_ALLOC, _SHF_EXECINSTR, _SHT_NOBITS = 2, 4, 8
 _SHT_PROGBITS = 1
 
@@ -86,11 +88,11 @@ def worth_a_search(file: ElfFile) -> tuple[str, ...]:
         return ()
     missing = set(SLOW)
     longest = max(len(marker) for row in SLOW for marker in row.markers)
+    left = _MOST_SCANNED
     for offset, size in _constants(file):
-        for _start, chunk in file.chunks(offset, size, overlap=longest):
+        for _start, chunk in file.chunks(offset, min(size, left), overlap=longest):
             missing -= {row for row in missing if any(marker in chunk for marker in row.markers)}
-            if not missing:
-                break
+        left -= min(size, left)
     return tuple(row.name for row in SLOW if row not in missing)
 
 

@@ -212,7 +212,8 @@ def test_the_child_has_no_rights(tmp_path: Path) -> None:
     script = (
         "from mmsensor.capture.ladder.child import _confine; import os, resource; _confine(1 << 20)\n"
         "print(os.getresuid(), os.getgroups(), resource.getrlimit(resource.RLIMIT_AS)[1])\n"
-        "print([each for each in open('/proc/self/status') if each.startswith(('CapEff', 'CapPrm', 'NoNew'))])"
+        "rights = ('CapEff', 'CapPrm', 'NoNewPrivs')\n"
+        "print([each for each in open('/proc/self/status') if each.startswith(rights)])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()

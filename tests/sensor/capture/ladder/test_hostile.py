@@ -1,4 +1,4 @@
-"""Files made to harm their reader: nothing but NotElf comes out, nothing takes long, no place is a wrong one."""
+"""Files made to harm their reader: only NotElf comes out, nothing takes long, no place is a wrong one."""
 
 from __future__ import annotations
 

@@ -15,6 +15,14 @@ class LinkKind(StrEnum):
     PERF_EVENT = "perf_event"  # one perf event a probe, everywhere else
 
 
+class HintSource(StrEnum):
+    """Where news of mapped files come from."""
+
+    KERNEL = "kernel"  # of files alone that nobody has examined, Linux 6.1
+    PERF = "perf"  # of every executable mapping
+    PROC = "proc"  # by looking
+
+
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:
     #: Size of the ring, a power of two of whole pages. Its pages are mapped twice into the sensor and count
@@ -45,6 +53,8 @@ class CaptureOptions:
     #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or
     #: is not on the root file system, so that nothing is kept in use for nobody.
     linger_s: float = 3600.0
+    #: None: the best source that the kernel has.
+    hint_source: HintSource | None = None
     #: Stop a process that maps a file never seen before until the file is examined, so that not even the
     #: first bytes of a process of milliseconds are missed. Needs Linux 6.1 and CAP_KILL.
     hold_first_exec: bool = False
@@ -111,7 +121,7 @@ class CaptureStatistics:
     link_kind: str = ""
     open_connections: int = 0
     hints_lost: int = 0
-    #: Where news of files come from: "kernel" (new ones alone), "perf" (every mapping), "proc" (by looking).
+    #: A HintSource.
     hints: str = ""
     #: None where nobody is to be held, or nobody can be; then `not_holding` says why.
     holds: HoldStatistics | None = None

@@ -40,6 +40,8 @@ class LetGo(Enum):
     GONE = auto()
     #: Somebody else has stopped it too, by a signal of their own: then it is theirs to continue.
     LEFT_STOPPED = auto()
+    #: Sensor and keeper were at it at once, and the other one has done it.
+    DONE_BY_THE_OTHER = auto()
 
 
 class HoldMap:
@@ -58,11 +60,11 @@ class HoldMap:
     def let_go(self, proc: Path, held: Held) -> LetGo:
         """Continues a process and removes its record. PermissionError where we may not: it stays."""
         outcome = _continue(proc, held)
-        self._map.delete(held.pid.to_bytes(4, "little"))
+        ours = self._map.delete(held.pid.to_bytes(4, "little"))
         if outcome is LetGo.CONTINUED:
             # It may have been stopped anew just before the record went.
             _continue(proc, held)
-        return outcome
+        return outcome if ours else LetGo.DONE_BY_THE_OTHER
 
 
 def _continue(proc: Path, held: Held) -> LetGo:

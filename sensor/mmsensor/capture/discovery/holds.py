@@ -95,6 +95,8 @@ class Holds:
         for held in self._map:
             if self._files.is_done(FileKey(*held.file)):
                 outcome = self._map.let_go(self._options.proc, held)
+                if outcome is LetGo.DONE_BY_THE_OTHER:
+                    continue
                 waited = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - held.since_ns
                 self._let_go += 1
                 self._left_stopped += outcome is LetGo.LEFT_STOPPED

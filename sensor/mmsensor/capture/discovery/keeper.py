@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from mmsensor.capture.discovery.files import Counter
-from mmsensor.capture.discovery.holding import Held, HoldMap
+from mmsensor.capture.discovery.holding import Held, HoldMap, LetGo
 from mmsensor.capture.kernel import syscalls
 
 #: The kernel may stop a process so many rounds after the last one of ours.
@@ -77,11 +77,13 @@ class Keeper:
 
     def _let_go(self, held: Held) -> None:
         try:
-            self._holds.let_go(_PROC, held)
+            outcome = self._holds.let_go(_PROC, held)
         except OSError as error:
             # Tried again each round; nobody else shall come into this.
             self._able = False
             print(f"process {held.pid} cannot be continued: {error}", file=sys.stderr)
+            return
+        if outcome is LetGo.DONE_BY_THE_OTHER:
             return
         at = int(Counter.HELD_TOO_LONG).to_bytes(4, "little")
         count = int.from_bytes(self._counters.get(at) or bytes(8), "little") + 1

@@ -21,7 +21,7 @@ from mmsensor.capture.discovery.holds import Holds
 from mmsensor.capture.discovery.mappings import MappingWatch
 from mmsensor.capture.discovery.targets import Probes, Targets
 from mmsensor.capture.errors import CaptureUnavailable
-from mmsensor.capture.options import CaptureOptions, HoldStatistics
+from mmsensor.capture.options import CaptureOptions, HintSource, HoldStatistics
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ class Discovery:
 
     def __init__(self, options: CaptureOptions, probes: Probes) -> None:
         self._options = options
-        self._files = _file_watch()
-        self._mappings = _mapping_watch() if self._files is None else None
+        self._files = _file_watch() if options.hint_source in (None, HintSource.KERNEL) else None
+        ask_perf = self._files is None and options.hint_source is not HintSource.PROC
+        self._mappings = _mapping_watch() if ask_perf else None
         self._holds: Holds | None = None
         self._not_holding = ""
         self.targets = Targets(options, probes, time.monotonic, self._files)
@@ -45,8 +46,10 @@ class Discovery:
         self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
 
     @property
-    def hints(self) -> str:
-        return "kernel" if self._files else "perf" if self._mappings else "proc"
+    def hints(self) -> HintSource:
+        if self._files:
+            return HintSource.KERNEL
+        return HintSource.PERF if self._mappings else HintSource.PROC
 
     @property
     def hints_lost(self) -> int:

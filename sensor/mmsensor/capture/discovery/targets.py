@@ -32,6 +32,7 @@ from mmsensor.capture.kernel.probes import detach
 from mmsensor.capture.ladder import elf
 from mmsensor.capture.ladder.climb import Ladder, Search
 from mmsensor.capture.ladder.placement import place
+from mmsensor.capture.ladder.search import FAILED
 from mmsensor.capture.options import CaptureOptions, TargetStatus
 
 
@@ -216,7 +217,12 @@ class Targets:
         """Tries refused files again whose time has come. Returns the seconds to the next one's, if any."""
         with self._at_work:
             for target in list(self._targets.values()):
-                if target.retry_at is not None and self._now() >= target.retry_at:
+                if target.retry_at is None or self._now() < target.retry_at:
+                    continue
+                if target.search:
+                    target.retry_at = None
+                    self._searches.put(target)
+                else:
                     self._try_attach(target)
             waiting = [target.retry_at for target in self._targets.values() if target.retry_at is not None]
             return max(0.0, min(waiting) - self._now()) if waiting else None
@@ -311,11 +317,14 @@ class Targets:
             target.links = self._probes.attach(path, self._placed(target), target.index)
         except AttachFailed as error:
             target.reason = f"attach_failed: {error.reason}"
-            target.retry_at = self._now() + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
-            target.failures += 1
+            self._try_later(target)
             return
         target.reason, target.retry_at, target.failures = "", None, 0
         target.attached_at = self._now()
+
+    def _try_later(self, target: _Target) -> None:
+        target.retry_at = self._now() + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
+        target.failures += 1
 
     def _placed(self, target: _Target) -> tuple[Function, ...]:
         if not self._options.place_probes:
@@ -382,7 +391,7 @@ class Targets:
             try:
                 finding = self._ladder.search(elf.ElfFile(fd), Path(target.path).name, strategies)
             except (elf.NotElf, OSError) as error:
-                finding = NotCovered("search_failed", f"its code could not be searched: {error}")
+                finding = NotCovered(FAILED, f"its code could not be searched: {error}")
             finally:
                 os.close(fd)
             with self._at_work:
@@ -400,6 +409,12 @@ class Targets:
             if target.key is not None and self._files is not None:
                 self._files.done(target.key)
             return
+        if isinstance(finding, NotCovered) and finding.reason == FAILED:
+            with self._lock:
+                target.reason, target.why = finding.reason, finding.why
+            self._try_later(target)
+            return
+        target.retry_at, target.failures = None, 0
         with self._lock:
             target.learn(finding)
         self._try_attach(target)

@@ -151,9 +151,8 @@ static __always_inline void hold(const struct mm_file_key *file, __u64 size)
 	}
 	/* Examined meanwhile, by a look that may have been too early to see the record. */
 	state = map_lookup(examined, file);
-	if (!state || *state == MM_EXAMINED) {
+	if ((!state || *state == MM_EXAMINED) && !bpf_send_signal(MM_SIGCONT)) {
 		map_delete(holds, &pid);
-		bpf_send_signal(MM_SIGCONT);
 		return;
 	}
 	if (held_anew)

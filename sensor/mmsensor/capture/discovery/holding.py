@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path
@@ -21,6 +22,8 @@ from mmsensor.capture.kernel import syscalls
 HOLD = struct.Struct("=2Q2I2Q")
 #: struct mm_hold_settings: min_bytes, per_second (u64), sensor_pid, uid (u32), everybody (u64).
 HOLD_SETTINGS = struct.Struct("=2Q2IQ")
+#: Who is not stopped by then was continued by somebody else.
+_STOP_ARRIVES_NS = 1_000_000_000
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _STOP_MASK = sum(1 << number - 1 for number in _STOPS)
 
@@ -40,6 +43,8 @@ class LetGo(Enum):
     GONE = auto()
     #: Somebody else has stopped it too, by a signal of their own: then it is theirs to continue.
     LEFT_STOPPED = auto()
+    #: Its stop has not arrived: some kernels send it a moment later. The record stays.
+    NOT_YET = auto()
     #: Sensor and keeper were at it at once, and the other one has done it.
     DONE_BY_THE_OTHER = auto()
 
@@ -60,6 +65,8 @@ class HoldMap:
     def let_go(self, proc: Path, held: Held) -> LetGo:
         """Continues a process and removes its record. PermissionError where we may not: it stays."""
         outcome = _continue(proc, held)
+        if outcome is LetGo.NOT_YET:
+            return outcome
         ours = self._map.delete(held.pid.to_bytes(4, "little"))
         if outcome is LetGo.CONTINUED:
             # It may have been stopped anew just before the record went.
@@ -78,9 +85,11 @@ def _continue(proc: Path, held: Held) -> LetGo:
         stopped, waiting = _stops(proc, held.pid)
         if stopped and waiting:
             return LetGo.LEFT_STOPPED
-        # Also where it has not stopped yet: this takes the stop back.
         if stopped or waiting:
+            # Where it has not stopped yet, this takes the stop back.
             signal.pidfd_send_signal(process, signal.SIGCONT)
+        elif time.clock_gettime_ns(time.CLOCK_BOOTTIME) - held.since_ns < _STOP_ARRIVES_NS:
+            return LetGo.NOT_YET
     except ProcessLookupError:
         return LetGo.GONE
     finally:

@@ -32,7 +32,7 @@ _NOT_HELD = {
     "limit": Counter.NOT_HELD_LIMIT,
     "no_keeper": Counter.NOT_HELD_ALONE,
 }
-_KEEPER_PATIENCE_S = 5.0
+_KEEPER_PATIENCE_S = 20.0
 
 
 class Holds:
@@ -95,7 +95,7 @@ class Holds:
         for held in self._map:
             if self._files.is_done(FileKey(*held.file)):
                 outcome = self._map.let_go(self._options.proc, held)
-                if outcome is LetGo.DONE_BY_THE_OTHER:
+                if outcome in (LetGo.DONE_BY_THE_OTHER, LetGo.NOT_YET):
                     continue
                 waited = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - held.since_ns
                 self._let_go += 1

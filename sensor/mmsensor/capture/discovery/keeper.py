@@ -27,6 +27,9 @@ _ROUNDS_IN_A_HOLD = 4
 _LONGEST_ROUND_MS = 100
 #: A sensor that was silent for so long is busy or stuck: nobody is stopped on its account.
 _SILENT_S = 1.0
+#: After the sensor's end: so many looks in a row find nobody, and no longer than this.
+_LAST_LOOKS = 2
+_LAST_LOOKS_S = 5.0
 _PROC = Path("/proc")
 #: The one line on standard output, when processes may be held.
 READY = "ready"
@@ -38,8 +41,9 @@ class Keeper:
         self._holds = HoldMap(holds)
         self._allowed = syscalls.Map(allowed, 4, 8)
         self._counters = syscalls.Map(counters, 4, 8)
-        self._hold_ns = hold_ms * 1_000_000
         self._round_ms = max(1, min(hold_ms // _ROUNDS_IN_A_HOLD, _LONGEST_ROUND_MS))
+        # By the next round its time would be up.
+        self._hold_ns = (hold_ms - self._round_ms) * 1_000_000
         self._heard = time.monotonic()
         self._able = True
 
@@ -54,11 +58,12 @@ class Keeper:
                 self._allow(_ROUNDS_ALLOWED * self._round_ms)
             self._let_go_older_than(self._hold_ns)
         self._allow(0)
-        # A program that was running when the links went may stop one more.
-        for _ in range(2):
-            self._let_go_older_than(0)
+        # A program that was running when the links went may stop one more, and a stop may come late.
+        until = time.monotonic() + _LAST_LOOKS_S
+        empty = 0
+        while empty < _LAST_LOOKS and time.monotonic() < until:
+            empty = 0 if self._let_go_older_than(0) else empty + 1
             time.sleep(self._round_ms / 1000)
-        self._let_go_older_than(0)
 
     def _hear(self) -> bool:
         """Whether the sensor is there; it has written, or closed the pipe."""
@@ -69,11 +74,13 @@ class Keeper:
         until = _boot_ns() + for_ms * 1_000_000 if for_ms else 0
         self._allowed.put(bytes(4), until.to_bytes(8, "little"))
 
-    def _let_go_older_than(self, limit_ns: int) -> None:
+    def _let_go_older_than(self, limit_ns: int) -> bool:
+        """Whether there was anybody."""
         now = _boot_ns()
-        for held in self._holds:
-            if now - held.since_ns >= limit_ns:
-                self._let_go(held)
+        overdue = [held for held in self._holds if now - held.since_ns >= limit_ns]
+        for held in overdue:
+            self._let_go(held)
+        return bool(overdue)
 
     def _let_go(self, held: Held) -> None:
         try:
@@ -83,7 +90,7 @@ class Keeper:
             self._able = False
             print(f"process {held.pid} cannot be continued: {error}", file=sys.stderr)
             return
-        if outcome is LetGo.DONE_BY_THE_OTHER:
+        if outcome in (LetGo.DONE_BY_THE_OTHER, LetGo.NOT_YET):
             return
         at = int(Counter.HELD_TOO_LONG).to_bytes(4, "little")
         count = int.from_bytes(self._counters.get(at) or bytes(8), "little") + 1

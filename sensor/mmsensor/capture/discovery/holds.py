@@ -72,11 +72,13 @@ class Holds:
 
     def _await_keeper(self) -> None:
         said = self._keeper.stdout
-        if said is None or not select.select([said], [], [], _KEEPER_PATIENCE_S)[0] or not said.readline():
+        ready = said and select.select([said], [], [], _KEEPER_PATIENCE_S)[0] and said.readline()
+        if said:
+            said.close()
+        if not ready:
             self._keeper.kill()
             self._keeper.wait()
             raise OSError("the keeper of held processes does not start")
-        said.close()
 
     def _set(self, min_bytes: int) -> None:
         # A process that we may not continue must not be stopped.

@@ -46,7 +46,7 @@ def test_a_program_is_told_of_once(watch: FileWatch, tmp_path: Path) -> None:
     for _ in range(3):
         subprocess.run([program], check=True)
     (new,) = news(watch, of(program))
-    assert new.mapping.path == str(program)
+    assert new.mapping.path.endswith(str(program))
     assert new.key.changed_ns == facts.st_ctime_ns
     assert (new.mapping.major, new.mapping.minor) == (os.major(facts.st_dev), os.minor(facts.st_dev))
     watch.done(new.key)
@@ -113,7 +113,7 @@ def test_mounts_do_not_hide_which_file_it_is(watch: FileWatch, tmp_path: Path) -
         assert key.inode == program.stat().st_ino
         (new,) = news(watch, of(program))
         assert new.key == key
-        assert new.mapping.path == str(program)
+        assert new.mapping.path.endswith(str(program))
     finally:
         subprocess.run(["umount", str(bound)], check=True)
         subprocess.run(["umount", str(merged)], check=True)

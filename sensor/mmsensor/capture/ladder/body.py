@@ -12,6 +12,7 @@ import capstone
 from capstone import x86
 
 _FRAME = {x86.X86_REG_RSP, x86.X86_REG_RBP}
+_ARGUMENTS = {"rdi", "rsi", "rdx"}
 _COUNTING = {x86.X86_INS_XADD, x86.X86_INS_DEC, x86.X86_INS_SUB}
 _STACK = {x86.X86_REG_RSP, x86.X86_REG_RBP, x86.X86_REG_RIP}
 _ENDS_BLOCK = {capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_RET, capstone.CS_GRP_INT}
@@ -54,6 +55,16 @@ def calls(body: list[capstone.CsInsn]) -> list[int]:
     """Targets of the direct calls, in order."""
     targets = (immediate(each, 0) for each in body if each.id == x86.X86_INS_CALL)
     return [target for target in targets if target is not None]
+
+
+def calls_first(body: list[capstone.CsInsn], target: int) -> bool:
+    """Whether its first call is of `target`, with the first three arguments as they came."""
+    for each in body:
+        if each.id == x86.X86_INS_CALL:
+            return immediate(each, 0) == target
+        if not _ARGUMENTS.isdisjoint(_written(each)):
+            return False
+    return False
 
 
 def runs_to(body: list[capstone.CsInsn], target: int) -> list[list[capstone.CsInsn]]:

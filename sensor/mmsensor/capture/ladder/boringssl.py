@@ -8,7 +8,7 @@ order of their lines is the order in the source, and the functions must fit to e
                           connection's protocol with the caller's bytes
     ssl_read_impl         the errors of a read, earlier in the file; calls another method
     SSL_read, SSL_peek    between the two; they hand out the same two fields of the connection, and
-                          SSL_read alone moves them on
+                          SSL_read alone moves them on, by itself or after it has called SSL_peek
     kTLSProtocolMethod    the table of methods of TLS, not DTLS: at the places that SSL_write and
                           ssl_read_impl call there are the functions of s3_pkt.cc that do it
     tls_free, tls_new     in that table. SSL_free calls the first once for each connection, with the
@@ -108,7 +108,7 @@ def _certain(code: Code, api: list[_Function]) -> dict[str, int]:
             if each.reasons[-2:] == _READ_IMPLEMENTATION and each.lines.stop <= write.lines.start
         ],
     )
-    read = _only("SSL_read", [each for each in api if _is_read(each, implementation, write)])
+    read = _only("SSL_read", _readers(code, api, implementation, write))
     methods = _methods(code, write, implementation)
     named = [each for each in api if each.reasons == _SET_HOST_NAME]
     begun = _begin_where_told(code, [read, write, *named])
@@ -165,18 +165,37 @@ def _error(body: list[capstone.CsInsn], place: int) -> Raised:
 # -- what makes each function certain --------------------------------------------------------------
 
 
-def _is_read(function: _Function, implementation: _Function, write: _Function) -> bool:
-    """Whether it hands out the application's data and moves on in it, which SSL_peek does not."""
-    if function.reasons != [_NOT_WITH_QUIC] or implementation.start not in doing.calls(function.body):
-        return False
-    if not implementation.lines.stop <= function.lines.start < write.lines.start:
-        return False
-    stored, loaded = doing.stored(function.body), doing.loaded(function.body)
+def _readers(
+    code: Code, api: list[_Function], implementation: _Function, write: _Function
+) -> list[_Function]:
+    """What hands out the application's data and moves on in it, which SSL_peek does not. SSL_read either has
+    all of SSL_peek compiled into it, or calls it before anything else."""
+    handing_out = [
+        each
+        for each in api
+        if each.reasons == [_NOT_WITH_QUIC]
+        and implementation.start in doing.calls(each.body)
+        and implementation.lines.stop <= each.lines.start < write.lines.start
+    ]
+    readers = [each for each in handing_out if _moves_on(each.body, implementation)]
+    if readers or len(handing_out) != 1:
+        return readers
+    peek = handing_out[0].start
+    callers = (code.function_at(place) for place in code.calls_of(frozenset({peek})).get(peek, ()))
+    found = {caller.start: caller for caller in callers if caller is not None}
+    return [
+        _Function(caller, ())
+        for caller in found.values()
+        if doing.calls_first(caller.body, peek) and _moves_on(caller.body, implementation)
+    ]
+
+
+def _moves_on(function: list[capstone.CsInsn], implementation: _Function) -> bool:
+    """Whether it takes from the front of a span: its start, and 8 bytes on its size, are read and written.
+    ssl_read_impl waits for that size not to be 0."""
+    stored, loaded = doing.stored(function), doing.loaded(function)
     waited_for = doing.loaded(implementation.body)
-    # A span: its start, and 8 bytes on its size; ssl_read_impl waits for one that is not empty.
-    return any(
-        start + 8 in stored and {start, start + 8} <= loaded and start + 8 in waited_for for start in stored
-    )
+    return any({at, at + 8} <= stored & loaded and at + 8 in waited_for for at in stored)
 
 
 def _methods(code: Code, write: _Function, implementation: _Function) -> int:
@@ -185,7 +204,9 @@ def _methods(code: Code, write: _Function, implementation: _Function) -> int:
     writes = _only("tls_write_app_data", [each for each in record if each.reasons[:2] == _RECORD_WRITE])
     reads = _only("tls_open_app_data", [each for each in record if each.reasons == _RECORD_READ])
     write_slots = doing.methods_called(write.body)
-    read_slots = doing.methods_called(implementation.body)
+    # By itself, or by ssl_open_app_data where that is not compiled into it.
+    reading = [implementation.body, *map(code.body_from, doing.calls(implementation.body))]
+    read_slots = {slot for each in reading for slot in doing.methods_called(each)}
     tables = {
         place - slot
         for place in code.pointers(writes.start)
@@ -204,7 +225,7 @@ def _methods(code: Code, write: _Function, implementation: _Function) -> int:
 def _end_of_connection(code: Code, methods: int, write: _Function) -> int:
     """tls_free: takes the connection's state out of the one field from which SSL_write gets it."""
     begin, end = code.pointer_at(methods + _METHOD_NEW), code.pointer_at(methods + _METHOD_FREE)
-    beginning, ending = (code.function_from(address).body for address in (begin, end))
+    beginning, ending = code.body_from(begin), code.body_from(end)
     state = doing.first_field_of(ending, "rdi")
     if (
         state is None

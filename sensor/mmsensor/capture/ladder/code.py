@@ -188,11 +188,11 @@ class Code:
                 return function
         return None
 
-    def function_from(self, start: int) -> Function:
-        """The function that is known to begin at `start`."""
+    def body_from(self, start: int) -> list[capstone.CsInsn]:
+        """The instructions of the function that is known to begin at `start`; none where there is no code."""
         bounds = self._unwound(start)
         end = bounds[1] if bounds and bounds[0] == start else start + _LONGEST_FUNCTION
-        return self._function(start, end, padded=False)
+        return self._function(start, end, padded=False).body
 
     def _function(self, start: int, end: int, *, padded: bool) -> Function:
         """Follows the code from `start`, but not out of the range. What only a computed jump leads to is

@@ -87,9 +87,7 @@ def test_no_check_is_idle(nameless: Path, tmp_path: Path) -> None:
 
 def _changes(code: Code, found: dict[str, int]) -> Iterator[tuple[str, int, bytes]]:
     """(what, file offset, new bytes)."""
-    functions = {
-        name: code.function_from(code.file.address_of(offset)).body for name, offset in found.items()
-    }
+    functions = {name: code.body_from(code.file.address_of(offset)) for name, offset in found.items()}
     for name in ("SSL_read", "SSL_write"):
         for each in functions[name]:
             last = code.file.offset_of(each.address) + each.size - 4

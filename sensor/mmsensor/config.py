@@ -65,6 +65,11 @@ class CaptureSettings:
         minimum=256 << 10,
         maximum=1 << 30,
     )
+    loader: Literal["auto", "libbpf", "bcc"] = setting(
+        "auto",
+        about="What brings the probes into the kernel: libbpf needs the kernel's BTF, bcc the package "
+        "python3-bpfcc and the kernel's headers. auto: libbpf where there is BTF, else bcc.",
+    )
     wake_bytes: int = setting(
         256 << 10,
         about="Wake the sensor when so much waits in the ring: fewer wake-ups cost less, a full ring loses. "

@@ -21,7 +21,7 @@ from mmsensor.attribution.keyhash import HASH_KEY_FILE, KeyHash
 from mmsensor.attribution.rules import Attribution
 from mmsensor.capture.errors import CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.kernel import privileges
-from mmsensor.capture.options import CaptureOptions
+from mmsensor.capture.options import CaptureOptions, Loader
 from mmsensor.capture.session import Capture
 from mmsensor.config import SensorSettings, split_address
 from mmsensor.control import JSON, PROMETHEUS, TEXT, Answer, ControlServer, ListenError, Routes
@@ -126,6 +126,7 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
     capture = Capture(
         CaptureOptions(
             ring_bytes=settings.capture.ring_bytes,
+            loader=None if settings.capture.loader == "auto" else Loader(settings.capture.loader),
             wake_bytes=settings.capture.wake_bytes,
             look_every_s=settings.capture.look_s,
             peer_addresses=settings.capture.peer_addresses,

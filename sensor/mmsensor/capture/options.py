@@ -7,6 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 
 
+class Loader(StrEnum):
+    """What brings the probes into the kernel."""
+
+    LIBBPF = "libbpf"  # compiled once, relocated by the kernel's BTF
+    BCC = "bcc"  # compiled on this machine, with the kernel's headers
+
+
 class LinkKind(StrEnum):
     """How the probes hang on the functions."""
 
@@ -41,6 +48,8 @@ class CaptureOptions:
     only_pids: frozenset[int] | None = None
     #: The sensor's own TLS is never captured. False only makes sense in tests.
     exclude_self: bool = True
+    #: None: libbpf where the kernel has BTF, else BCC.
+    loader: Loader | None = None
     #: None: the best kind that the kernel has.
     link_kind: LinkKind | None = None
     #: Probe where it is cheap (ladder/placement.py). False is for measuring what that gains, and the way out
@@ -119,6 +128,7 @@ class CaptureStatistics:
     lost_bytes: dict[str, int] = field(default_factory=dict)
     ring_bytes: int = 0
     link_kind: str = ""
+    loader: str = ""
     open_connections: int = 0
     hints_lost: int = 0
     #: A HintSource.

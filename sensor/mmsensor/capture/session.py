@@ -162,6 +162,7 @@ class Capture:
             lost_bytes={name: counters[size] for name, (_, size) in _LOSSES.items() if size is not None},
             ring_bytes=self._options.ring_bytes,
             link_kind=self._kernel.link_kind.value,
+            loader=self._kernel.loader.value,
             open_connections=len(self._table),
             hints_lost=self._discovery.hints_lost if self._discovery else 0,
             hints=self._discovery.hints if self._discovery else "",

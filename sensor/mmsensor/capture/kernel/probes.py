@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -17,12 +17,13 @@ from typing import NamedTuple
 from mmsensor.capture.errors import AttachFailed, CaptureForbidden, CaptureUnavailable
 from mmsensor.capture.functions import Function
 from mmsensor.capture.hooks import BY_NAME, Way
-from mmsensor.capture.kernel import abi, privileges, syscalls
+from mmsensor.capture.kernel import abi, bcc, privileges, syscalls
 from mmsensor.capture.kernel.abi import Counter, State
+from mmsensor.capture.kernel.bcc import BccObject
 from mmsensor.capture.kernel.btf import KERNEL_BTF
 from mmsensor.capture.kernel.confinement import require_machines_pids, why_refused
 from mmsensor.capture.kernel.libbpf import BpfObject, Ring
-from mmsensor.capture.options import CaptureOptions, LinkKind
+from mmsensor.capture.options import CaptureOptions, LinkKind, Loader
 
 _UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
 
@@ -42,9 +43,16 @@ _ATTACH_TYPES = {
 }
 
 
-def object_path() -> Path:
-    """The compiled probes. Raises CaptureUnavailable where they are not built."""
-    path = Path(str(resources.files("mmsensor._bpf"))) / "tls.bpf.o"
+_LOADERS: Mapping[Loader, type[BpfObject] | type[BccObject]] = {
+    Loader.LIBBPF: BpfObject,
+    Loader.BCC: BccObject,
+}
+_FILES = {Loader.LIBBPF: "tls.bpf.o", Loader.BCC: "tls.bcc.c"}
+
+
+def object_path(loader: Loader = Loader.LIBBPF) -> Path:
+    """The probes as this loader takes them. Raises CaptureUnavailable where they are not built."""
+    path = Path(str(resources.files("mmsensor._bpf"))) / _FILES[loader]
     if not path.is_file():
         raise CaptureUnavailable("the probes are not built", "run `make setup` (or bpf/build.sh)")
     return path
@@ -56,6 +64,20 @@ class _Step(NamedTuple):
     program: str
     returns: bool
     probes: tuple[tuple[int, int], ...]
+
+
+def _choose_loader(wanted: Loader | None) -> Loader:
+    """The wanted one, or the one that this kernel takes. Raises CaptureUnavailable where there is none."""
+    has_btf = KERNEL_BTF.exists()
+    if wanted is Loader.BCC or (wanted is None and not has_btf and bcc.is_installed()):
+        return Loader.BCC
+    if not has_btf:
+        raise CaptureUnavailable(
+            f"the kernel has no BTF ({KERNEL_BTF})",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian and Ubuntu build theirs, or the loader bcc "
+            "(python3-bpfcc and the kernel's headers)",
+        )
+    return Loader.LIBBPF
 
 
 def _choose_link_kind(wanted: LinkKind | None) -> LinkKind:
@@ -118,11 +140,7 @@ class Kernel:
     def __init__(self, options: CaptureOptions) -> None:
         privileges.require_to_load()
         require_machines_pids()
-        if not KERNEL_BTF.exists():
-            raise CaptureUnavailable(
-                f"the kernel has no BTF ({KERNEL_BTF})",
-                "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian and Ubuntu build theirs",
-            )
+        self.loader = _choose_loader(options.loader)
         page = os.sysconf("SC_PAGE_SIZE")
         if options.ring_bytes < page or options.ring_bytes & (options.ring_bytes - 1):
             raise CaptureUnavailable(
@@ -154,15 +172,15 @@ class Kernel:
             self.close()
             raise _unavailable(error) from error
 
-    def _load(self) -> BpfObject:
+    def _load(self) -> BpfObject | BccObject:
         session = self.link_kind is LinkKind.UPROBE_SESSION
         multi = session or self.link_kind is LinkKind.UPROBE_MULTI
         kinds = dict.fromkeys(UPROBE_PROGRAMS, syscalls.TRACE_UPROBE_MULTI) if multi else {}
         if session:
             kinds[_SESSION] = syscalls.TRACE_UPROBE_SESSION
         try:
-            return BpfObject(
-                object_path(),
+            return _LOADERS[self.loader](
+                object_path(self.loader),
                 map_entries={"records": self._options.ring_bytes},
                 preallocated=() if _kernel_version() >= (6, 1) else _GROWING,
                 attach_type=kinds,

@@ -19,6 +19,8 @@ PORTS = $(if $(PIPELINE_PORT),--pipeline-port $(PIPELINE_PORT)) $(if $(ROUTER_PO
 	$(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 # `make SYSTEM=ready ...` leaves the distribution's packages alone.
 SYSTEM ?= install
+# `make soak`: how long.
+MINUTES ?= 10
 # `make install`: where to, and below which folder (for packagers).
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -92,6 +94,10 @@ bench: setup-dev ## Measure: probe cost, sensor, router, ingest, dashboard queri
 	@set -e; for bench in $(sort $(basename $(notdir $(wildcard tests/bench/*_bench.py)))); do \
 		echo "== $$bench"; $(BIN)/python -m "tests.bench.$$bench"; \
 	done
+
+.PHONY: soak
+soak: setup-dev ## Capture at full rate while processes come and go, and look for leaks (needs root). MINUTES=10
+	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES)
 
 .PHONY: openapi
 openapi: setup-dev ## Write docs/reference/openapi.json anew from the code

@@ -102,7 +102,7 @@ class CaptureSettings:
         "not even the first call of a process of milliseconds is missed (Linux 6.1, CAP_KILL).",
     )
     hold_s: float = setting(
-        0.1, about="Nobody is stopped for longer than this.", unit="seconds", minimum=0.01, maximum=10
+        0.5, about="Nobody is stopped for longer than this.", unit="seconds", minimum=0.01, maximum=10
     )
     reconcile_s: float = setting(
         15.0,

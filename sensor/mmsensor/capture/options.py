@@ -68,7 +68,7 @@ class CaptureOptions:
     #: first bytes of a process of milliseconds are missed. Needs Linux 6.1 and CAP_KILL.
     hold_first_exec: bool = False
     #: Nobody is held longer than this, nor for a smaller file, nor more than so many on the whole machine.
-    hold_s: float = 0.1
+    hold_s: float = 0.5
     hold_min_bytes: int = 256 << 10
     holds_per_second: int = 50
     #: A connection that moved nothing for so long is forgotten.

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import capstone
 
 from mmsensor.capture.ladder import body as doing
-from mmsensor.capture.ladder.elf import PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ElfFile, NotElf
+from mmsensor.capture.ladder.elf import PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ElfFile, NotElf, Segment
 
 _LONGEST_FUNCTION = 1 << 14
 _LONGEST_INSTRUCTION = 15
@@ -36,8 +36,9 @@ _ANY_LEA = rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 _ANY_MOV = tuple(bytes([0xB8 + number]) for number in range(8))
 _WIDE = b"\x41"  # before an opcode: of the registers r8 to r15
 _CALL = re.compile(rb"[\xe8\xe9](?=(.{4}))", re.DOTALL)
-_RELOCATION = struct.Struct("<QQq")
+_RELOCATED = struct.Struct("<QQ")  # where, and how; what stands there is next to it
 _RELATIVE = 8  # R_X86_64_RELATIVE
+_ADDRESS = (1 << 64) - 1  # a damaged file may have larger ones
 
 
 class Uncertain(Exception):
@@ -71,11 +72,11 @@ class Code:
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
         self._functions: dict[tuple[int, int, bool], Function] = {}
-        loads = [each for each in file.segments if each.kind == PT_LOAD]
-        self._loaded = [Range(s.address, s.offset, s.file_size) for s in loads]
-        self._text = [Range(s.address, s.offset, s.file_size) for s in loads if s.flags & PF_X]
+        loads = [each for each in file.segments if each.kind == PT_LOAD and each.offset < file.size]
+        self._loaded = [_inside(file, each) for each in loads]
+        self._text = [_inside(file, each) for each in loads if each.flags & PF_X]
         # Strings of a program linked the old way are in the segment of its code.
-        self._constants = [Range(s.address, s.offset, s.file_size) for s in loads if not s.flags & PF_W]
+        self._constants = [_inside(file, each) for each in loads if not each.flags & PF_W]
 
     def is_code(self, address: int) -> bool:
         return any(each.address <= address < each.address + each.size for each in self._text)
@@ -130,7 +131,7 @@ class Code:
 
     def pointers(self, address: int) -> list[int]:
         """Where in the data a pointer to `address` is, or will be once the loader has been there."""
-        wanted = struct.pack("<Q", address)
+        wanted = struct.pack("<Q", address & _ADDRESS)
         found = {
             piece.address + at - piece.offset
             for piece in self._loaded
@@ -139,14 +140,14 @@ class Code:
         }
         places = set()
         for at in found:
-            before = self.file.offset_of(at) - 16
-            place, kind, _addend = _RELOCATION.unpack(self._bytes[before : before + 24])
+            here = self.file.offset_of(at)
+            place, kind = _RELOCATED.unpack(self._bytes[max(0, here - 16) : here].rjust(16, b"\0"))
             places.add(place if kind == _RELATIVE and self._is_loaded(place) else at)
         return sorted(places)
 
     def pointer_at(self, address: int) -> int:
         """The pointer in the data at `address`, as it is once the loader has been there."""
-        relocation = struct.pack("<QQ", address, _RELATIVE)
+        relocation = struct.pack("<QQ", address & _ADDRESS, _RELATIVE)
         for piece in self._constants:
             for at in self._find(relocation, piece):
                 return int.from_bytes(self._bytes[at + 16 : at + 24], "little")
@@ -169,7 +170,7 @@ class Code:
 
     def _find(self, wanted: bytes, piece: Range) -> Iterator[int]:
         """File offsets of every occurrence in `piece`."""
-        end = min(piece.offset + piece.size, len(self._bytes))
+        end = piece.offset + piece.size
         at = self._bytes.find(wanted, piece.offset, end)
         while at >= 0:
             yield at
@@ -281,6 +282,11 @@ class Code:
             at += 4 + length
         found.sort()
         return [start for start, _entry in found], [entry for _start, entry in found]
+
+
+def _inside(file: ElfFile, segment: Segment) -> Range:
+    """What of a segment is in the file."""
+    return Range(segment.address, segment.offset, min(segment.file_size, file.size - segment.offset))
 
 
 def _is_sorted(numbers: list[int]) -> bool:

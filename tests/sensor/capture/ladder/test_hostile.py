@@ -151,6 +151,19 @@ def test_numbers_at_their_ends(program: bytes, tmp_path: Path) -> None:
                 continue
 
 
+def test_segments_anywhere(program: bytes, tmp_path: Path) -> None:
+    """Each place and size of what is loaded at its largest: for the slow strategies too."""
+    broken = tmp_path / "broken"
+    for header in range(64, 64 + 56 * 13, 56):
+        if struct.unpack_from("<I", program, header)[0] != 1:
+            continue
+        for place in (8, 16, 32):
+            raw = bytearray(program)
+            struct.pack_into("<Q", raw, header + place, (1 << 64) - 1)
+            broken.write_bytes(raw)
+            read_all(broken)
+
+
 def test_a_file_that_shrinks_while_it_is_read(program: bytes, tmp_path: Path) -> None:
     path = tmp_path / "shrinks"
     path.write_bytes(program)

@@ -23,6 +23,7 @@ from mmsensor.capture.kernel.bcc import BccObject
 from mmsensor.capture.kernel.btf import KERNEL_BTF
 from mmsensor.capture.kernel.confinement import require_machines_pids, why_refused
 from mmsensor.capture.kernel.libbpf import BpfObject, Ring
+from mmsensor.capture.kernel.uretprobe import returns_survive_seccomp
 from mmsensor.capture.options import CaptureOptions, LinkKind, Loader
 
 _UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
@@ -36,6 +37,9 @@ UPROBE_PROGRAMS = (*_RETURNING, *_ENTERING, _SESSION)
 #: Maps that grow with what is in them. Before 6.1 Linux warns of such maps in its log when a probe uses one,
 #: and refuses it where it is built for real time: there they take all their memory at once, some 30 MB.
 _GROWING = ("threads", "connections", "processes")
+
+#: Since then a return probe leaves through a system call on x86-64, which seccomp filters may see.
+_RETURNS_BY_SYSTEM_CALL = (6, 11)
 
 _ATTACH_TYPES = {
     LinkKind.UPROBE_SESSION: syscalls.TRACE_UPROBE_SESSION,
@@ -115,6 +119,21 @@ def uprobe_pmu() -> _Pmu:
         ) from error
 
 
+def _returns_kill() -> bool:
+    """Whether return probes are known to kill sandboxed programs here; without the rights to try, nobody
+    knows."""
+    if _kernel_version() < _RETURNS_BY_SYSTEM_CALL:
+        return False
+    try:
+        return returns_survive_seccomp(*uprobe_pmu()) is False
+    except CaptureUnavailable:
+        return False
+
+
+def _has_return_probe(function: Function) -> bool:
+    return BY_NAME[function.name].way in (Way.CALL, Way.NEW) and not function.returns
+
+
 def _kernel_version() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int(re.sub(r"\D.*", "", minor))
@@ -152,6 +171,7 @@ class Kernel:
         if self.link_kind is LinkKind.PERF_EVENT:
             self._pmu = uprobe_pmu()
             privileges.require_perf_uprobes(self._pmu.number)
+        self._returns_kill = _returns_kill()
         self._object = self._load()
         self._fixed: list[int] = []
         try:
@@ -162,7 +182,7 @@ class Kernel:
             self._processes = self._map("processes", 4, 8)
             self._verdicts = self._map("verdicts", abi.VERDICT_KEY.size, 4)
             self._fired = self._map("fired", 4, 8)
-            self._counters = self._map("counters", 4, 8 * len(Counter) * _possible_cpus())
+            self._counters = self._map("counters", 4, 8 * len(Counter), copies=_possible_cpus())
             self._configure()
             self.ring = Ring(self._object.map_fd("records"))
             self._trace("process_exit", "sched_process_exit")
@@ -171,6 +191,9 @@ class Kernel:
         except OSError as error:
             self.close()
             raise _unavailable(error) from error
+        except CaptureUnavailable:
+            self.close()
+            raise
 
     def _load(self) -> BpfObject | BccObject:
         session = self.link_kind is LinkKind.UPROBE_SESSION
@@ -201,8 +224,16 @@ class Kernel:
             return False
         return True
 
-    def _map(self, name: str, key_size: int, value_size: int) -> syscalls.Map:
-        return syscalls.Map(self._object.map_fd(name), key_size, value_size)
+    def _map(self, name: str, key_size: int, value_size: int, copies: int = 1) -> syscalls.Map:
+        """`copies`: values that the kernel gives at once, one for each CPU. A `value_size` of 0 is never
+        read."""
+        fd = self._object.map_fd(name)
+        found_key, found_value = syscalls.map_sizes(fd)
+        if found_key != key_size or value_size not in (0, found_value):
+            raise CaptureUnavailable(
+                f"the probes are not of this sensor's version (map {name})", "run `make setup` again"
+            )
+        return syscalls.Map(fd, key_size, value_size * copies)
 
     def _configure(self) -> None:
         own = os.getpid() if self._options.exclude_self else 0
@@ -232,6 +263,11 @@ class Kernel:
         the other order would stash calls whose return nobody awaits.
         Raises AttachFailed, with nothing left attached.
         """
+        if self._returns_kill and any(_has_return_probe(function) for function in functions):
+            raise AttachFailed(
+                "on this kernel a return probe kills programs that run under seccomp",
+                "use Linux 6.14 or newer, or a stable kernel that lets return probes pass through seccomp",
+            )
         links: list[int] = []
         program = ""
         try:

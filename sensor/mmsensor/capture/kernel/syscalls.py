@@ -14,6 +14,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NR_BPF, _NR_PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platform.machine(), (-1, -1))
@@ -111,6 +112,12 @@ class Map:
                 return
             yield following.raw
             current = ctypes.create_string_buffer(following.raw, self._key_size)
+
+
+def map_sizes(fd: int) -> tuple[int, int]:
+    """Bytes of a key and of a value of this map."""
+    facts = dict(line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines())
+    return int(facts["key_size"]), int(facts["value_size"])
 
 
 def link_uprobe_multi(

@@ -127,6 +127,8 @@ class CaptureStatistics:
     lost: dict[str, int] = field(default_factory=dict)
     lost_bytes: dict[str, int] = field(default_factory=dict)
     ring_bytes: int = 0
+    #: Whether the kernel tells the other end of sockets.
+    peers: bool = False
     link_kind: str = ""
     loader: str = ""
     open_connections: int = 0

@@ -161,6 +161,7 @@ class Capture:
             lost={name: counters[event] for name, (event, _) in _LOSSES.items()},
             lost_bytes={name: counters[size] for name, (_, size) in _LOSSES.items() if size is not None},
             ring_bytes=self._options.ring_bytes,
+            peers=self._kernel.sees_peers,
             link_kind=self._kernel.link_kind.value,
             loader=self._kernel.loader.value,
             open_connections=len(self._table),

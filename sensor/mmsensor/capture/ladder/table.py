@@ -64,6 +64,13 @@ SLOW = (
         "golang",
         (b"crypto/tls.(*Conn).Read",),
     ),
+    Slow(
+        "rustls",
+        Confidence.PROVEN,
+        "rustls by the paths of its sources: recognised, and never certain",
+        "rust",
+        (b"/rustls-", b"/rustls/src/"),
+    ),
 )
 #: No TLS library is smaller: below this a file is not searched for markers.
 _SMALLEST = 200 << 10

@@ -278,6 +278,8 @@ class Targets:
             if known is None:
                 target = self._read_target(opened.fd, facts, opened.path)
         except OSError:
+            if key is not None and self._files is not None:
+                self._files.forget(key)
             return None
         finally:
             if target is None:

@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import time
+from collections import deque
 
 from mmsensor.capture.discovery.files import FileWatch
 from mmsensor.capture.discovery.holds import Holds
@@ -124,15 +125,25 @@ class Discovery:
 
     def _take_hints(self) -> None:
         if self._files:
-            for new in self._files.read():
-                self.targets.examine_new(new, self._files)
-                if self._holds:
-                    self._holds.release()
+            self._take_new_files(self._files)
         elif self._mappings:
             time.sleep(_GATHER_S)
             for pid, mapping in self._mappings.read():
                 if mapping.inode:
                     self.targets.examine(pid, mapping)
+
+    def _take_new_files(self, files: FileWatch) -> None:
+        news = deque(files.read())
+        try:
+            while news:
+                self.targets.examine_new(news[0], files)
+                news.popleft()
+                if self._holds:
+                    self._holds.release()
+        finally:
+            # Not answered: whoever maps one next makes the kernel tell of it again.
+            for new in news:
+                files.forget(new.key)
 
     def close(self) -> None:
         if self._thread.ident is not None:

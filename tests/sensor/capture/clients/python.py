@@ -112,6 +112,15 @@ def use_curl_cffi() -> None:
             expect(body, session.post(URL, data=body, verify=CA, timeout=TIMEOUT_S).content)
 
 
+def use_httpr() -> None:
+    """rustls, linked into a library that is written in Rust."""
+    import httpr
+
+    with httpr.Client(ca_cert_file=CA, timeout=TIMEOUT_S) as client:
+        for body in BODIES:
+            expect(body, client.post(URL, content=body).content)
+
+
 def use_grpcio() -> None:
     """BoringSSL, linked into grpcio's extension module."""
     import grpc
@@ -134,4 +143,5 @@ def use_grpcio() -> None:
     "pycurl": use_pycurl,
     "curl_cffi": use_curl_cffi,
     "grpcio": use_grpcio,
+    "httpr": use_httpr,
 }[LIBRARY]()

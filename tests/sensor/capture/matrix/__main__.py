@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e.provider.certificates import make_certificates
-from tests.sensor.capture.matrix import document
+from tests.sensor.capture.matrix import brief, document
 from tests.sensor.capture.matrix.run import OPTIONS, run
 from tests.sensor.capture.matrix.table import TABLE
 from tests.sensor.capture.recorder import recording
@@ -18,16 +18,18 @@ from tests.sensor.capture.recorder import recording
 
 def main() -> int:
     outcomes = []
-    with tempfile.TemporaryDirectory() as scratch, recording(options=OPTIONS) as recorder:
+    with tempfile.TemporaryDirectory() as scratch:
         certificates = make_certificates(Path(scratch) / "tls")
-        for number, client in enumerate(TABLE):
-            folder = Path(scratch) / str(number)
-            folder.mkdir()
-            outcomes.append(run(client, recorder, certificates, folder))
-            print(outcomes[-1].client.name, "·", outcomes[-1].result, flush=True)
-    print("\n" + document.text_table(outcomes))
+        with recording(options=OPTIONS) as recorder:
+            for number, client in enumerate(TABLE):
+                folder = Path(scratch) / str(number)
+                folder.mkdir()
+                outcomes.append(run(client, recorder, certificates, folder))
+                print(outcomes[-1].client.name, "·", outcomes[-1].result, flush=True)
+        rates = brief.rates(certificates, Path(scratch))
+    print("\n" + document.text_table(outcomes) + "\n" + document.brief_line(rates))
     if "--write" in sys.argv[1:]:
-        document.write(outcomes)
+        document.write(outcomes, rates)
     return int(any(outcome.problems for outcome in outcomes))
 
 

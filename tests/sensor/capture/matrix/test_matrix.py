@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.provider.certificates import Certificates, make_certificates
-from tests.sensor.capture.matrix import document
+from tests.sensor.capture.matrix import brief, document
 from tests.sensor.capture.matrix.run import OPTIONS, Outcome, run
 from tests.sensor.capture.matrix.table import TABLE, Client
 from tests.sensor.capture.recorder import Recorder, recording
@@ -31,9 +31,14 @@ def recorder() -> Iterator[Recorder]:
 def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
     collected: list[Outcome] = []
     yield collected
+    tell(request, document.text_table(collected))
+
+
+def tell(request: pytest.FixtureRequest, text: str) -> None:
+    """Shows it in the run's output, whether or not anything failed."""
     terminal = request.config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None:
-        terminal.write_line("\n" + document.text_table(collected))
+        terminal.write_line("\n" + text)
 
 
 @pytest.mark.parametrize("client", TABLE, ids=lambda client: client.name)
@@ -44,6 +49,15 @@ def test_client(
     outcomes.append(outcome)
     assert not outcome.problems
     assert not any(recorder.capture.statistics().lost.values())
+
+
+def test_brief_processes_with_a_library_never_seen(
+    request: pytest.FixtureRequest, certificates: Certificates, tmp_path: Path
+) -> None:
+    """Without a hold it is a race, and the rate is only told; with one, every byte is captured."""
+    rates = brief.rates(certificates, tmp_path)
+    tell(request, document.brief_line(rates))
+    assert rates[1] == brief.RUNS
 
 
 def test_the_committed_table_is_this_one() -> None:

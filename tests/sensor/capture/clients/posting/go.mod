@@ -1,3 +1,3 @@
 module modelmeter.test/posting
 
-go 1.21
+go 1.17

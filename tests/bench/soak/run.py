@@ -108,12 +108,13 @@ class Outcome:
             f"sent {self.sent} bytes ({rate:.1f} MB/s), {facts['calls']} calls captured",
             f"captured {facts['bytes']} bytes, lost {facts['lost_bytes']} {facts['lost'] or ''}",
             f"gaps told: {facts['missing']} bytes; calls on ignored connections: {facts['ignored_calls']}",
-            f"{'':14} {'before':>9} {'least':>9} {'median':>9} {'most':>9} {'after':>9}",
+            f"{'':17} {'before':>9} {'2nd quarter':>12} {'last quarter':>12} {'most':>9} {'after':>9}",
         ]
         for name in self.before:
-            values = sorted(sample[name] for sample in self.samples)
-            row = (self.before[name], values[0], values[len(values) // 2], values[-1], self.after[name])
-            lines.append(f"{name:14} " + " ".join(f"{value:9.1f}" for value in row))
+            before, after = self.before[name], self.after[name]
+            early, late = samples.quarters(self.samples, name)
+            most = max(sample[name] for sample in self.samples)
+            lines.append(f"{name:17} {before:9.1f} {early:12.1f} {late:12.1f} {most:9.1f} {after:9.1f}")
         return "\n".join(lines)
 
 

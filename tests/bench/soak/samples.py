@@ -89,16 +89,18 @@ def _call(*arguments: int | bytes) -> int:
     return result
 
 
-def grown(samples: Sequence[Sample], slack: Mapping[str, float]) -> list[str]:
-    """What there was more of in the last quarter than in the second, by more than its slack.
+def quarters(samples: Sequence[Sample], name: str) -> tuple[float, float]:
+    """The means over the second quarter and over the last; in the first pools fill and caches warm up."""
+    quarter = max(1, len(samples) // 4)
+    early, late = samples[quarter : 2 * quarter] or samples[-1:], samples[-quarter:]
+    return sum(each[name] for each in early) / len(early), sum(each[name] for each in late) / len(late)
 
-    The first quarter is left out: pools fill, caches warm up.
-    """
-    quarter = len(samples) // 4
-    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
+
+def grown(samples: Sequence[Sample], slack: Mapping[str, float]) -> list[str]:
+    """What there was more of in the last quarter than in the second, by more than its slack."""
     found = []
     for name in samples[-1]:
-        before, after = (sum(sample[name] for sample in part) / len(part) for part in (early, late))
+        before, after = quarters(samples, name)
         if after - before > slack.get(name, 0.1 * before + 2):
             found.append(f"{name} grew from {before:.1f} to {after:.1f}")
     return found

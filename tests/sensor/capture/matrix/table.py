@@ -230,7 +230,7 @@ TABLE = (
     ),
     Client(
         "CPython, httpr", "rustls in the wheel", python("httpr"),
-        in_package("httpr", "httpr/httpr*.so"), Uncovered(NOT_RECOGNISED), HTTP2,
+        in_package("httpr", "httpr/httpr*.so"), Uncovered("rustls"), HTTP2,
     ),
     Client("node, https", NODE, javascript(software.node, "https"), at(software.node), EXPORTED),
     Client("node, fetch", NODE, javascript(software.node, "fetch"), at(software.node), EXPORTED),

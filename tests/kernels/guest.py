@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmsensor.capture.errors import CaptureUnavailable
-from mmsensor.capture.options import CaptureOptions, LinkKind
+from mmsensor.capture.options import CaptureOptions, LinkKind, Loader
 from mmsensor.capture.session import Capture
 from tests.kernels.matrix import MATRIX, Kernel
 from tests.sensor.capture.recorder import recording
@@ -49,7 +49,7 @@ def test_calls_of_every_size_without_bpf_loop(libssl: Path, certificate: Certifi
 
 @pytest.mark.usefixtures("without_btf")
 def test_a_kernel_without_btf_is_refused_in_one_line() -> None:
-    assert "the kernel has no BTF" in refusal()
+    assert "the kernel has no BTF" in refusal(CaptureOptions(loader=Loader.LIBBPF))
 
 
 def test_a_kernel_that_is_too_old_is_refused_in_one_line() -> None:

@@ -93,6 +93,20 @@ int new_leave(struct pt_regs *ctx)
 	return 0;
 }
 
+/* The same where only a function that the birth passes through is certain: it is given the connection. */
+SEC("uprobe/begin_enter")
+int begin_enter(struct pt_regs *ctx)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct mm_connection_key key;
+
+	if (!wanted(pid))
+		return 0;
+	key = connection_key(MM_ARG1(ctx), pid);
+	connection_begin(&key, 0);
+	return 0;
+}
+
 /* The SSL object is made ready for another connection. The library does so itself when a handshake begins: that
  * is none where no byte was moved. */
 SEC("uprobe/clear_enter")

@@ -15,6 +15,7 @@ class Way(StrEnum):
     CALL = "call"  # moves bytes: entry and return, or both in a session
     GO = "go"  # the same in Go, whose return addresses may not be touched
     NEW = "new"  # returns a connection
+    BEGIN = "begin"  # is given a connection that begins
     CLEAR = "clear"  # makes it ready for another use
     CONTROL = "ctrl"  # may name the host
     HOST_NAME = "host_name"  # names the host
@@ -48,6 +49,8 @@ HOOKS = (
     Hook("ssl_write_internal", Way.CALL, "write", Form.MOVED_4TH),
     Hook("ssl_write_internal_flags", Way.CALL, "write", Form.MOVED_5TH),
     Hook("SSL_new", Way.NEW),
+    # What SSL_new calls for it in BoringSSL.
+    Hook("tls_new", Way.BEGIN),
     Hook("SSL_clear", Way.CLEAR),
     Hook("SSL_ctrl", Way.CONTROL),
     Hook("SSL_set_tlsext_host_name", Way.HOST_NAME),

@@ -11,9 +11,9 @@ order of their lines is the order in the source, and the functions must fit to e
                           SSL_read alone moves them on, by itself or after it has called SSL_peek
     kTLSProtocolMethod    the table of methods of TLS, not DTLS: at the places that SSL_write and
                           ssl_read_impl call there are the functions of s3_pkt.cc that do it
-    tls_free, tls_new     in that table. SSL_free calls the first once for each connection, with the
-                          connection as its argument; it takes the place of SSL_free, which has nothing to
-                          be known by.
+    tls_new, tls_free     in that table. SSL_new and SSL_free call them once for each connection, with the
+                          connection as their argument; they take the place of those two, which have
+                          nothing to be known by.
 
 Seen to hold for builds with clang and gcc, with and without link-time optimisation, of 2024 to 2026. Any
 check that fails leaves the file alone.
@@ -115,11 +115,8 @@ def _certain(code: Code, api: list[_Function]) -> dict[str, int]:
     for name, each in (("SSL_read", read), ("SSL_write", write)):
         if each.start not in begun:
             raise Uncertain(f"where {name} begins is not certain")
-    found = {
-        "SSL_read": read.start,
-        "SSL_write": write.start,
-        "SSL_free": _end_of_connection(code, methods, write),
-    }
+    begins, ends = _life_of_connection(code, methods, write)
+    found = {"SSL_read": read.start, "SSL_write": write.start, "tls_new": begins, "SSL_free": ends}
     if len(named) == 1 and named[0].start in begun:
         found["SSL_set_tlsext_host_name"] = named[0].start
     return found
@@ -222,8 +219,9 @@ def _methods(code: Code, write: _Function, implementation: _Function) -> int:
     return table
 
 
-def _end_of_connection(code: Code, methods: int, write: _Function) -> int:
-    """tls_free: takes the connection's state out of the one field from which SSL_write gets it."""
+def _life_of_connection(code: Code, methods: int, write: _Function) -> tuple[int, int]:
+    """tls_new and tls_free: give a connection its state, in the one field from which SSL_write gets it, and
+    take it out again."""
     begin, end = code.pointer_at(methods + _METHOD_NEW), code.pointer_at(methods + _METHOD_FREE)
     beginning, ending = code.body_from(begin), code.body_from(end)
     state = doing.first_field_of(ending, "rdi")
@@ -234,7 +232,7 @@ def _end_of_connection(code: Code, methods: int, write: _Function) -> int:
         or doing.first_field_of(write.body, "rdi") != state
     ):
         raise Uncertain("no function of the table ends a connection as tls_free does")
-    return end
+    return begin, end
 
 
 def _begin_where_told(code: Code, functions: list[_Function]) -> set[int]:

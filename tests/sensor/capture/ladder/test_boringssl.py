@@ -18,6 +18,7 @@ from tests.sensor.capture.ladder.programs import entries, opened, reason, stripp
 NAMES = {
     "SSL_read": "SSL_read",
     "SSL_write": "SSL_write",
+    "_ZN4bssl7tls_newEPNS_7SSLImplE": "tls_new",
     "_ZN4bssl8tls_freeEPNS_7SSLImplE": "SSL_free",
     "SSL_set_tlsext_host_name": "SSL_set_tlsext_host_name",
 }

@@ -142,16 +142,25 @@ def test_without_btf_only_this_kernels_headers_will_do() -> None:
 
 
 def test_the_newest_headers_of_another_kernel_where_there_are_none(tmp_path: Path) -> None:
+    def install(release: str, folder: Path) -> None:
+        (folder / "include/generated").mkdir(parents=True)
+        (folder / "include/generated/utsrelease.h").write_text(f'#define UTS_RELEASE "{release}"\n')
+
     for release in ("5.15.0-1-amd64", "6.1.0-9-amd64", "6.1.0-10-amd64"):
-        generated = tmp_path / release / "build/include/generated"
-        generated.mkdir(parents=True)
-        (generated / "utsrelease.h").write_text(f'#define UTS_RELEASE "{release}"\n')
+        install(release, tmp_path / "lib/modules" / release / "build")
     assert bcc.headers("5.15.0-1-amd64", tmp_path).release == "5.15.0-1-amd64"
     found = bcc.headers("6.18.0", tmp_path)
     assert (found.release, found.flags()) == ("6.1.0-10-amd64", [])
-    (tmp_path / "6.1.0-10-amd64/source").mkdir()
+    # As Debian has them, in two folders; and where only the package can be seen.
+    (tmp_path / "lib/modules/6.1.0-10-amd64/source").mkdir()
     found = bcc.headers("6.18.0", tmp_path)
-    assert f"-I{tmp_path}/6.1.0-10-amd64/build/include" in found.flags()
+    assert f"-I{tmp_path}/lib/modules/6.1.0-10-amd64/build/include" in found.flags()
+    install("6.12.0-1-amd64", tmp_path / "usr/src/linux-headers-6.12.0-1-amd64")
+    (tmp_path / "usr/src/linux-headers-6.12.0-1-common").mkdir()
+    for release in ("6.12.0-1-amd64", "6.18.0"):
+        found = bcc.headers(release, tmp_path)
+        assert found.release == "6.12.0-1-amd64"
+        assert found.source == tmp_path / "usr/src/linux-headers-6.12.0-1-common"
 
 
 def test_declarations_in_bccs_words() -> None:

@@ -30,7 +30,7 @@ from mmsensor.capture.kernel.dialect import Field
 _PYTHON = Path("/usr/bin/python3")
 _PACKAGE = Path("/usr/lib/python3/dist-packages/bcc")
 _CHILD = Path(__file__).with_name("bcc_child.py")
-_MODULES = Path("/lib/modules")
+_ROOT = Path("/")
 
 #: enum bpf_prog_type by the kind of place that a program hangs on.
 _TYPES = {"uprobe": 2, "uretprobe": 2, "raw_tracepoint": 17}
@@ -66,18 +66,13 @@ class Headers:
         return [f"-I{self.build / folder}" for folder in folders]
 
 
-def headers(release: str, modules: Path = _MODULES) -> Headers:
+def headers(release: str, root: Path = _ROOT) -> Headers:
     """The headers of this kernel, or, where there are none, the newest of any other.
 
-    BCC's own variable BCC_KERNEL_SOURCE names a folder that goes before all. Raises CaptureUnavailable.
+    BCC's own variable BCC_KERNEL_SOURCE names a folder that is taken instead. Raises CaptureUnavailable.
     """
     named = os.environ.get("BCC_KERNEL_SOURCE")
-    if named:
-        candidates = [(Path(named), Path(named))]
-    else:
-        others = sorted(modules.glob("*"), key=lambda folder: _numbers(folder.name), reverse=True)
-        candidates = [(folder / "source", folder / "build") for folder in (modules / release, *others)]
-    for source, build in candidates:
+    for source, build in [(Path(named), Path(named))] if named else _candidates(release, root):
         try:
             generated = (build / "include/generated/utsrelease.h").read_text()
         except OSError:
@@ -89,8 +84,19 @@ def headers(release: str, modules: Path = _MODULES) -> Headers:
     )
 
 
-def _numbers(release: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", release)]
+def _candidates(release: str, root: Path) -> Iterator[tuple[Path, Path]]:
+    """(source, build) of everything that may be headers, best first. The systemd unit has no /lib/modules
+    (ProtectKernelModules=), so that packages are looked for by their own folders too."""
+    modules, packages = root / "lib/modules", root / "usr/src"
+    of_this = [(modules / release, packages / f"linux-headers-{release}")]
+    others = sorted({*modules.glob("*"), *packages.glob("linux-headers-*")}, key=_newest, reverse=True)
+    for module, package in [*of_this, *((folder, folder) for folder in others)]:
+        yield module / "source", module / "build"
+        yield package.with_name(re.sub("(-cloud)?-[^-]+$", "-common", package.name)), package
+
+
+def _newest(folder: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", folder.name)]
 
 
 class _Child:

@@ -66,4 +66,5 @@ def main() -> None:
             socket.send_fds(connection, [json.dumps(reply).encode()], descriptors)
 
 
-main()
+if __name__ == "__main__":
+    main()

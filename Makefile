@@ -30,7 +30,7 @@ BIN := .venv/bin
 PYTHON_ENVIRONMENT = PYTHONPATH=packaging/local:.
 
 # Targets that need the test and development packages on top of the runtime.
-DEV_GOALS := setup-dev demo test test-kernels check bench lock openapi format
+DEV_GOALS := setup-dev demo test test-kernels test-rust soak check bench lock openapi format
 LEVEL := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),dev,runtime)
 ENVIRONMENT := $(SETUP)/environment-$(LEVEL)
 
@@ -74,6 +74,10 @@ test: setup-dev ## Run every test, the real capture tests included (needs root)
 .PHONY: test-kernels
 test-kernels: setup-dev $(SETUP)/system-kernels ## Boot other kernels (Debian's, in QEMU) and run the load and capture tests in each
 	@$(BIN)/python -m tests.kernels
+
+.PHONY: test-rust
+test-rust: setup-dev ## Hold the capture against rustls's functions for C (needs cargo 1.74 or newer; compiles for minutes)
+	@$(BIN)/pytest -m rust $(PYTEST_FLAGS)
 
 .PHONY: check
 check: setup-dev ## Everything a change must pass besides the tests: format, lint, types, contracts

@@ -158,8 +158,10 @@ class Capture:
             calls=counters[Counter.CALLS],
             ignored_calls=counters[Counter.IGNORED_CALLS],
             nested_calls=counters[Counter.NESTED],
-            lost={name: counters[event] for name, (event, _) in _LOSSES.items()},
-            lost_bytes={name: counters[size] for name, (_, size) in _LOSSES.items() if size is not None},
+            lost={name: counters[event] for name, (event, _) in _LOSSES.items()}
+            | {"overlapping": self._table.overlapping},
+            lost_bytes={name: counters[size] for name, (_, size) in _LOSSES.items() if size is not None}
+            | {"overlapping": self._table.overlapping_bytes},
             ring_bytes=self._options.ring_bytes,
             peers=self._kernel.sees_peers,
             link_kind=self._kernel.link_kind.value,

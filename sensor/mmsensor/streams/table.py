@@ -59,7 +59,9 @@ class StreamTable:
         self._parked: OrderedDict[ConnectionKey, list[int]] = OrderedDict()
         # Nobody wants them: what was already on its way is swallowed.
         self._ignored: OrderedDict[ConnectionKey, None] = OrderedDict()
-        #: Bytes that came twice. The probes never send any; counted rather than trusted.
+        #: Records, and bytes in them, of a place that is taken already: calls in the same direction of one
+        #: connection at the same time, which Go allows. Nobody knows their order, so they count as lost.
+        self.overlapping = 0
         self.overlapping_bytes = 0
 
     def __len__(self) -> int:
@@ -139,6 +141,7 @@ class StreamTable:
         if missing > 0:
             yield Gap(stream.key, direction, stream.expected[direction], missing, record.at_ns)
         elif missing < 0:
+            self.overlapping += 1
             self.overlapping_bytes += min(-missing, len(data))
             data = data[-missing:]
             offset -= missing

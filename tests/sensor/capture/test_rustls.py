@@ -10,7 +10,7 @@ from mmproto.reader import Direction
 from tests.sensor.capture.clients import rust
 from tests.sensor.capture.recorder import python, recording, started
 
-pytestmark = pytest.mark.capture
+pytestmark = [pytest.mark.capture, pytest.mark.rust]
 
 
 def test_bytes_written_are_bytes_captured(certificate: tuple[Path, Path]) -> None:

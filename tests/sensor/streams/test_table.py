@@ -192,7 +192,7 @@ def test_what_comes_twice_is_taken_once() -> None:
     streams = table()
     events = fed(streams, [data(0, b"abcd"), data(2, b"cdef"), data(1, b"b")])
     assert joined(events) == {Direction.READ: b"abcdef"}
-    assert streams.overlapping_bytes == 3
+    assert (streams.overlapping, streams.overlapping_bytes) == (2, 3)
 
 
 def test_idle_connections_are_let_go_and_taken_up_where_they_were() -> None:

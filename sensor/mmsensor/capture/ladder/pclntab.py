@@ -148,11 +148,12 @@ def mentions(file: ElfFile, name: str) -> bool:
 
 
 def _candidates(file: ElfFile) -> Iterator[int]:
-    """Offsets in the file of what begins as the table does."""
-    if file.sections:
-        for name in _SECTIONS:
-            section = file.section(name)
-            if section and file.read(section.offset, 8)[4:] == _SIZES:
+    """Offsets in the file of what begins as the table does. Other linkers than Go's and GNU's make it a part
+    of a larger section, and section headers may be gone altogether."""
+    sections = [section for name in _SECTIONS if (section := file.section(name))]
+    if sections:
+        for section in sections:
+            if file.read(section.offset, 8)[4:] == _SIZES:
                 yield section.offset
         return
     for segment in file.segments:

@@ -107,6 +107,13 @@ def test_stripping_takes_nothing_away(build: str, built: Callable[[str], Path], 
     assert located(without) == located(path)
 
 
+def test_the_table_needs_no_section_of_its_own(built: Callable[[str], Path], tmp_path: Path) -> None:
+    """LLVM's linker makes it a part of a larger one."""
+    path, other = built("plain"), tmp_path / "other"
+    subprocess.run(["objcopy", "--rename-section", ".gopclntab=.elsewhere", path, other], check=True)
+    assert entry_bytes(other) == entry_bytes(path)
+
+
 def entry_bytes(path: Path) -> list[bytes]:
     raw = path.read_bytes()
     return [raw[function.entry : function.entry + 16] for function in located(path).values()]

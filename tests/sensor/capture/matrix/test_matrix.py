@@ -36,9 +36,10 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
 
 def tell(request: pytest.FixtureRequest, text: str) -> None:
     """Shows it in the run's output, whether or not anything failed."""
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
-        terminal.write_line("\n" + text)
+    capturing = request.config.pluginmanager.get_plugin("capturemanager")
+    assert capturing is not None
+    with capturing.global_and_fixture_disabled():
+        print("\n" + text)
 
 
 @pytest.mark.parametrize("client", TABLE, ids=lambda client: client.name)

@@ -137,7 +137,7 @@ struct {
 /* Kernel to userspace. The size is set before load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, 4 << 20);
 } records SEC(".maps");
 
 /* Keeps the types that only userspace reads in the object's BTF, for the layout test. */

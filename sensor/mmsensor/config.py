@@ -59,8 +59,9 @@ class SpoolSettings:
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
     ring_bytes: int = setting(
-        8 << 20,
-        about="Size of the ring between kernel and sensor, a power of two; it counts as the sensor's memory.",
+        4 << 20,
+        about="Size of the ring between kernel and sensor, a power of two. It counts twice as the sensor's "
+        "memory, being mapped twice.",
         unit="bytes",
         minimum=256 << 10,
         maximum=1 << 30,

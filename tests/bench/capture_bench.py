@@ -36,7 +36,7 @@ from mmsensor.streams.events import ConnectionKey, Opened
 
 ROUNDS = 5
 SIZES = (256, 4096, 16384)
-BURST_BYTES = 4 << 20  # of one burst: half the ring, so that nothing is lost while nobody reads
+BURST_BYTES = 2 << 20  # of one burst: half the ring, so that nothing is lost while nobody reads
 MAPPERS = 200  # processes that map libssl while probes go on and off
 
 

@@ -34,7 +34,7 @@ class HintSource(StrEnum):
 class CaptureOptions:
     #: Size of the ring, a power of two of whole pages. Its pages are mapped twice into the sensor and count
     #: in its resident memory.
-    ring_bytes: int = 8 << 20
+    ring_bytes: int = 4 << 20
     #: The kernel wakes the reader when this much waits; sooner only for the first bytes of a connection.
     wake_bytes: int = 256 << 10
     #: So much of a connection is captured before `set_verdict` has said that it is of interest, the rest is

@@ -173,7 +173,9 @@ def python(name: str, *arguments: object) -> list[str]:
 @contextmanager
 def recording(pids: Sequence[int] = (), options: CaptureOptions | None = None) -> Iterator[Recorder]:
     """A capture of only these processes, running for the length of the block."""
-    capture = Capture(replace(options or CaptureOptions(), only_pids=frozenset(pids)))
+    # Room for a machine that does much else: what a small ring loses has its own tests.
+    chosen = options or CaptureOptions(ring_bytes=16 << 20)
+    capture = Capture(replace(chosen, only_pids=frozenset(pids)))
     capture.start()
     try:
         yield Recorder(capture)

@@ -198,7 +198,7 @@ class Ring:
     """Drains one ring buffer map. Not thread-safe: one reader a ring."""
 
     #: One batch holds at most this many payload bytes in Python's memory, however fast the kernel fills.
-    BATCH_BYTES = 4 << 20
+    BATCH_BYTES = 1 << 20
 
     def __init__(self, map_fd: int) -> None:
         self._library = _load_library()

@@ -53,7 +53,7 @@ def reading(options: CaptureOptions) -> Iterator[Capture]:
     over = threading.Event()
 
     def read() -> None:
-        while not over.is_set() or sum(1 for _ in capture.poll(0)):
+        while not over.is_set() or sum(1 for _ in capture.poll(0)) > 0:
             for _ in capture.poll(0.05):
                 pass
 

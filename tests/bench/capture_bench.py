@@ -1,7 +1,8 @@
 """What the capture costs: the probed program per TLS call, the sensor per record, putting probes on and off.
 
 Every way to attach side by side in one run: each kind of link that the kernel has, with the probes where they
-are cheap (ladder/placement.py) and at the first instruction of each function. The ways take turns, with
+are cheap (ladder/placement.py) and at the first instruction of each function; and the best of them by the
+second loader. The ways take turns, with
 and without probes in turn, so that a busy machine hurts all of them alike; medians of the rounds are printed.
 
 Run as root: python -m tests.bench.capture_bench [--rounds N] [--sizes N ...] [--links KIND ...]
@@ -30,7 +31,7 @@ from mmsensor.capture.kernel.probes import Kernel, detach
 from mmsensor.capture.ladder.elf import ElfFile
 from mmsensor.capture.ladder.placement import place
 from mmsensor.capture.ladder.symbols import exported
-from mmsensor.capture.options import CaptureOptions, LinkKind
+from mmsensor.capture.options import CaptureOptions, LinkKind, Loader
 from mmsensor.capture.session import Capture
 from mmsensor.streams.events import ConnectionKey, Opened
 
@@ -41,13 +42,15 @@ MAPPERS = 200  # processes that map libssl while probes go on and off
 
 
 class Way(NamedTuple):
-    """How the probes are attached; `placed`: where they are cheap."""
+    """How the probes are loaded and attached; `placed`: where they are cheap."""
 
     kind: LinkKind
     placed: bool
+    loader: Loader = Loader.LIBBPF
 
     def __str__(self) -> str:
-        return f"{self.kind}{', placed' if self.placed else ''}"
+        by = "" if self.loader is Loader.LIBBPF else f", {self.loader}"
+        return f"{self.kind}{', placed' if self.placed else ''}{by}"
 
     def __format__(self, how: str) -> str:
         return format(str(self), how)
@@ -130,7 +133,10 @@ class Bench:
         for size, client in self.listed.items():
             results.bare[size].append(client.call())
         pids = frozenset(client.pid for client in self.listed.values())
-        capture = Capture(CaptureOptions(only_pids=pids, link_kind=way.kind, place_probes=way.placed))
+        options = CaptureOptions(
+            only_pids=pids, link_kind=way.kind, place_probes=way.placed, loader=way.loader
+        )
+        capture = Capture(options)
         with timed(attaching.start):
             capture.start()
         try:
@@ -188,7 +194,7 @@ def drain(capture: Capture) -> tuple[float, int]:
 @contextlib.contextmanager
 def loaded(way: Way) -> Iterator[Callable[[], list[int]]]:
     """The programs are in the kernel; gives what puts them on the libssl that the clients use."""
-    kernel = Kernel(CaptureOptions(only_pids=frozenset(), link_kind=way.kind))
+    kernel = Kernel(CaptureOptions(only_pids=frozenset(), link_kind=way.kind, loader=way.loader))
     fd = os.open(libssl(), os.O_RDONLY)
 
     def put_on() -> list[int]:
@@ -302,7 +308,7 @@ def measure(folder: Path, ways: Sequence[Way], sizes: Sequence[int], rounds: int
 def report(results: Results, ways: Sequence[Way], sizes: Sequence[int]) -> None:
     middle = statistics.median
     print("CPU of a TLS call in us: bare, and what is added to it")
-    row = "{:<24} {:>6} {:>7} {:>9} {:>8} {:>9} {:>14} {:>5}"
+    row = "{:<28} {:>6} {:>7} {:>9} {:>8} {:>9} {:>14} {:>5}"
     print(row.format("", "bytes", "bare", "captured", "ignored", "unlisted", "sensor/record", "lost"))
     for way in ways:
         for size in sizes:
@@ -312,7 +318,7 @@ def report(results: Results, ways: Sequence[Way], sizes: Sequence[int]) -> None:
             ]
             print(row.format(way, size, f"{bare:.2f}", *added, f"{middle(calls.sensor):.2f}", calls.lost))
     print(f"\nmilliseconds; `many`: libssl is mapped by {MAPPERS} more processes")
-    row = "{:<24} {:>6} {:>6} {:>7} {:>7} {:>12} {:>12}"
+    row = "{:<28} {:>6} {:>6} {:>7} {:>7} {:>12} {:>12}"
     print(row.format("", "start", "close", "attach", "detach", "attach many", "detach many"))
     for way in ways:
         times = results.attaching[way]
@@ -330,7 +336,9 @@ def main() -> int:
     arguments = parser.parse_args()
     others = other_probes()
     try:
-        ways = [Way(kind, placed) for kind in link_kinds(arguments.links) for placed in (False, True)]
+        kinds = link_kinds(arguments.links)
+        ways = [Way(kind, placed) for kind in kinds for placed in (False, True)]
+        ways.append(Way(kinds[0], True, Loader.BCC))
         with tempfile.TemporaryDirectory() as folder:
             results = measure(Path(folder), ways, arguments.sizes, arguments.rounds)
     except CaptureError as error:

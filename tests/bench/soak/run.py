@@ -48,7 +48,7 @@ WAYS = (
     Way("killed", 400, 400, own_library=True),
 )
 SLOTS = 2
-#: With their children no more would fit into the list of processes that are allowed.
+#: They and their children fit into the list of processes that are allowed; a long soak spreads them out.
 MOST_PROCESSES = 3500
 #: What may go up and down by more than a tenth: memory with what waits, links with the files in use, and what
 #: dead processes left behind, where the ring had no room to say so, until it is swept up.
@@ -188,13 +188,12 @@ class Soak:
             capture_output=True,
         )
 
-    def slot(self, until: float) -> None:
+    def slot(self, began: float, seconds: float) -> None:
         try:
-            while time.monotonic() < until and not self._failure:
+            while time.monotonic() < began + seconds and not self._failure:
                 with self._lock:
                     number = next(self._numbers)
-                if number >= MOST_PROCESSES:
-                    return
+                time.sleep(max(0.0, began + number * seconds / MOST_PROCESSES - time.monotonic()))
                 self.one(number, WAYS[number % len(WAYS)])
         except BaseException as error:
             self._failure = error
@@ -262,7 +261,7 @@ def soak(folder: Path, seconds: float) -> Outcome:
         outcome.before = _sample(sensor)
         outcome.others = set(sensor.tell("statistics")["targets"])
         began = time.monotonic()
-        slots = [threading.Thread(target=run.slot, args=(began + seconds,)) for _ in range(SLOTS)]
+        slots = [threading.Thread(target=run.slot, args=(began, seconds)) for _ in range(SLOTS)]
         for slot in slots:
             slot.start()
         while any(slot.is_alive() for slot in slots):

@@ -29,6 +29,9 @@ _T = TypeVar("_T")
 _Place = tuple[int, int, int]  # pid, process start, SSL object: where connections follow each other
 
 
+#: Connections of which records may still be in the ring when nobody wants them any more. The kernel says nothing
+#: more of them, not even their end, so this is what bounds the table: more than a ring of some MiB holds.
+_IGNORED = 8192
 _DIRECTIONS = (Direction.WRITE, Direction.READ)
 
 
@@ -198,7 +201,7 @@ class StreamTable:
             stream = self._streams.get(key[:3])
             if stream is not None and stream.key == key:
                 self._remove(stream)
-            _remember(self._ignored, key, None, self._max)
+            _remember(self._ignored, key, None, _IGNORED)
 
     # -- bookkeeping -------------------------------------------------------------------------------
 

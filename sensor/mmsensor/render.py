@@ -32,7 +32,8 @@ def status_text(document: Mapping[str, Any]) -> str:
         + ", ".join(f"{count} {name}" for name, count in connections["total"].items()),
         (
             f"kernel       {kernel['records']} records, {size(kernel['bytes'])}, "
-            f"{kernel['calls']} TLS calls, linked by {kernel['link_kind'] or '-'}"
+            f"{kernel['calls']} TLS calls, linked by {kernel['link_kind'] or '-'}, "
+            f"loaded by {kernel['loader'] or '-'}"
         ),
         *_reasons("lost", {name: count for name, count in kernel["lost"].items() if count}),
         *_hold_lines(kernel["holds"]),

@@ -8,6 +8,7 @@ import re
 import time
 from pathlib import Path
 
+from mmsensor.capture.kernel import bcc
 from mmsensor.capture.kernel.confinement import in_first_namespace
 from mmsensor.doctor.findings import Finding, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
@@ -69,6 +70,8 @@ def check_btf(place: Surroundings) -> Finding:
     except FileNotFoundError:
         if not path.parents[1].is_dir():
             return fail(f"{place.sys} is not the kernel's: there is no {path}", "mount sysfs there")
+        if bcc.is_installed():
+            return warn(f"no type information: there is no {path}; BCC loads the probes, in seconds", fix)
         return fail(f"no type information: there is no {path}", fix)
     except OSError as error:
         return fail(f"{path} cannot be read: {error.strerror}", "mount sysfs readable for the sensor's user")

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from mmsensor.capture.errors import CaptureUnavailable
-from mmsensor.capture.kernel import libbpf
+from mmsensor.capture.kernel import bcc, libbpf
 from mmsensor.doctor.findings import Finding, fail, ok, warn
 from mmsensor.doctor.surroundings import Surroundings
 from mmsensor.render import size
@@ -19,7 +19,6 @@ _MACHINE_BPF = 247
 _OBJECTS = ("tls.bpf.o", "discover.bpf.o")
 _BUILD = "build it anew with `make setup` or bpf/build.sh, or install the package again"
 #: Where Debian and Ubuntu put it, whatever environment we run in.
-_BCC = Path("/usr/lib/python3/dist-packages/bcc")
 
 
 def check_libbpf(_place: Surroundings) -> Finding:
@@ -31,7 +30,7 @@ def check_libbpf(_place: Surroundings) -> Finding:
 
 def check_bcc(place: Surroundings) -> Finding:
     """The second loader, for kernels without type information."""
-    there = (_BCC / "__init__.py").is_file()
+    there = bcc.is_installed()
     fact = f"python3-bpfcc is {'there' if there else 'not installed'}"
     if (place.sys / "kernel" / "btf" / "vmlinux").is_file():
         return ok(f"not needed where there is type information ({fact})")

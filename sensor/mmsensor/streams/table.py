@@ -29,8 +29,8 @@ _T = TypeVar("_T")
 _Place = tuple[int, int, int]  # pid, process start, SSL object: where connections follow each other
 
 
-#: Connections of which records may still be in the ring when nobody wants them any more. The kernel says nothing
-#: more of them, not even their end, so this is what bounds the table: more than a ring of some MiB holds.
+#: Connections of which records may still be in the ring when nobody wants them any more. The kernel says
+#: nothing more of them, not even their end, so this bounds the table: more than a ring of some MiB holds.
 _IGNORED = 8192
 _DIRECTIONS = (Direction.WRITE, Direction.READ)
 

@@ -97,6 +97,11 @@ class CaptureSettings:
         unit="bytes",
         minimum=0,
     )
+    exclude: tuple[str, ...] = setting(
+        (),
+        about="Patterns of paths, such as `/opt/app/*`, of files that are never probed: for programs that "
+        "return probes would kill, as docs/coverage.md says of which.",
+    )
     hold_first_exec: bool = setting(
         False,
         about="Stop a process that runs code of a file never seen before until the file is examined, so that "

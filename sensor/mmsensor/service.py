@@ -132,6 +132,7 @@ def _started_capture(settings: SensorSettings, only_pids: frozenset[int] | None)
             peer_addresses=settings.capture.peer_addresses,
             undecided_bytes=settings.capture.undecided_bytes,
             only_pids=only_pids,
+            exclude=settings.capture.exclude,
             hold_first_exec=settings.capture.hold_first_exec,
             hold_s=settings.capture.hold_s,
             reconcile_every_s=settings.capture.reconcile_s,

@@ -62,6 +62,8 @@ class CaptureOptions:
     #: A file that no process maps any more stays attached this long; a minute at most where it was deleted or
     #: is not on the root file system, so that nothing is kept in use for nobody.
     linger_s: float = 3600.0
+    #: Patterns of paths, as a process sees them, of files that are never probed.
+    exclude: tuple[str, ...] = ()
     #: None: the best source that the kernel has.
     hint_source: HintSource | None = None
     #: Stop a process that maps a file never seen before until the file is examined, so that not even the

@@ -62,6 +62,24 @@ def test_a_library_never_seen_before_is_found(libssl: Path, certificate: Certifi
         assert_same(recorder, result["ends"])
 
 
+def test_an_excluded_file_is_left_alone(libssl: Path, certificate: Certificate, tmp_path: Path) -> None:
+    copy = tmp_path / "libssl-excluded.so"
+    shutil.copy(libssl, copy)
+    options = CaptureOptions(exclude=(f"{tmp_path}/*-excluded.so",))
+    with (
+        started(libssl_workload(copy, certificate, "peeking")) as workload,
+        recording([workload.pid], options) as recorder,
+    ):
+        workload.line()
+        recorder.capture.refresh()
+        (target,) = (each for each in recorder.capture.targets() if each.path == str(copy))
+        assert (target.attached, target.reason) == (False, "excluded")
+        workload.go()
+        recorder.result(workload)
+        recorder.settle()
+        assert not recorder.seen
+
+
 def test_a_file_written_over_is_let_go(libssl: Path, certificate: Certificate, tmp_path: Path) -> None:
     copy = tmp_path / "libssl-copy.so"
     shutil.copy(libssl, copy)

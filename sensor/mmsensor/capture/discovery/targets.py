@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from queue import LifoQueue
@@ -306,6 +307,8 @@ class Targets:
             return None
         if finding is None:
             return None
+        if any(fnmatchcase(path, pattern) for pattern in self._options.exclude):
+            finding = NotCovered("excluded", "capture.exclude names it")
         target = _Target(path, fd, facts.st_dev, facts.st_ino, _build(facts), build_id)
         target.learn(finding)
         return target

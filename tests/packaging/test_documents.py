@@ -12,16 +12,34 @@ import pytest
 
 from tests.packaging.repository import ROOT, run, tracked_files
 
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMAND = re.compile(r"^(?:    |.*\| )(mm(?:sensor|pipeline|router) (?! )[^#|\n]*)", re.MULTILINE)
 DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_files(path: Path) -> None:
-    for target in LINK.findall(path.read_text()):
+    for target, section in LINK.findall(path.read_text()):
         if "://" not in target:
-            assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} names {target}"
+            file = path.parent / target if target else path
+            assert file.exists(), f"{path.relative_to(ROOT)} names {target}"
+            assert not section or section in sections(file), (
+                f"{path.relative_to(ROOT)} names {target}#{section}"
+            )
+
+
+def sections(path: Path) -> set[str]:
+    """Names by which links find the headings of a document, as GitHub makes them."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in HEADING.findall(path.read_text())
+    }
+
+
+def test_every_source_of_the_probes_is_described() -> None:
+    described = re.findall(r"^\| `(\w[\w.]*\.[ch])` \|", (ROOT / "bpf/README.md").read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(path.name for path in (ROOT / "bpf").glob("*.[ch]"))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""Every reason why something is not covered, lost or not held has its row in the documents, and no other has.
+"""Every right, and every reason why something is not covered, lost or not held, has its row in the documents.
 
 People look such words up; one that is nowhere written helps nobody. Reasons are constants in calls, so that
 they are read from the source.
@@ -14,6 +14,7 @@ from pathlib import Path
 import mmsensor.capture
 from mmsensor.capture import session
 from mmsensor.capture.discovery import holds
+from mmsensor.capture.kernel.privileges import RIGHTS, When, Without
 from mmsensor.capture.ladder import names, search
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"
@@ -21,6 +22,8 @@ CAPTURE = Path(next(iter(mmsensor.capture.__path__)))
 
 #: Set by discovery/targets.py for what the ladder found or did not find yet.
 OF_TARGETS = {"attach_failed", "being_searched"}
+
+WHEN = {When.ALWAYS: "", When.PERF_EVENTS: "kernels before 6.6", When.HOLDING: "`hold_first_exec`"}
 
 
 def _rows(path: str, heading: str) -> set[str]:
@@ -60,3 +63,11 @@ def test_reasons_of_what_was_lost() -> None:
 
 def test_reasons_of_who_was_not_held() -> None:
     assert _rows("reference/sensor.md", "Not held") == set(holds._NOT_HELD)
+
+
+def test_what_each_right_is_for_and_what_is_lost_without_it() -> None:
+    table = (DOCUMENTS / "operate.md").read_text()
+    for right in RIGHTS:
+        lost = f"does not start: {right.lost}" if right.without is Without.REFUSES else right.lost
+        assert f"| `{right.name}` | {WHEN[right.when]} | {right.needed_for} | {lost} |" in table
+    assert _rows("operate.md", "Capability") == {right.name for right in RIGHTS}

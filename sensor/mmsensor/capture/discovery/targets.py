@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 
 from mmsensor.capture import hooks
 from mmsensor.capture.discovery import proc
+from mmsensor.capture.discovery.changes import ChangeWatch
 from mmsensor.capture.discovery.files import FileKey, FileWatch, NewFile
 from mmsensor.capture.discovery.proc import FileMapping
 from mmsensor.capture.discovery.used import UseWatch
@@ -92,6 +93,7 @@ class _Target:
     index: int = 0  # by which the kernel knows it; 0: none was free
     reason: str = ""
     links: list[int] = field(default_factory=list)
+    watch: int = -1  # for writes to it, while it is attached
     processes: set[int] = field(default_factory=set)
     unused_since: float | None = None
     identity: _Identity = _NOBODY
@@ -164,6 +166,7 @@ class Targets:
         self._searches: LifoQueue[_Target | None] = LifoQueue()  # the newest first: it is in use now
         self._searcher = threading.Thread(target=self._search_all, name="ladder", daemon=True)
         self._searcher.start()
+        self._changes = ChangeWatch()
         self._uses = UseWatch(options.proc, probes.last_fired, monotonic)
         self._root_device = Path("/").stat().st_dev
         self._at_work = threading.Lock()
@@ -195,6 +198,19 @@ class Targets:
                 ]:
                     del self._known[key]
             _use(target, new.pid)
+
+    @property
+    def changes_fd(self) -> int:
+        """Readable when `drop_changed` has something to do; -1 where that is never told."""
+        return self._changes.fd
+
+    def drop_changed(self) -> None:
+        """Takes the probes off files that are being written over; who maps one next has it examined anew."""
+        with self._at_work:
+            numbers = self._changes.changed()
+            for target in list(self._targets.values()):
+                if target.watch >= 0 and (numbers is None or target.watch in numbers):
+                    self._drop(target)
 
     def reconcile(self) -> None:
         """Compares everything attached with everything mapped: finds what hints missed, counts processes,
@@ -246,6 +262,7 @@ class Targets:
                 target.close()
             self._targets.clear()
             self._known.clear()
+            self._changes.close()
 
     # -- at work -----------------------------------------------------------------------------------
 
@@ -276,6 +293,9 @@ class Targets:
             else:
                 identity = _Identity(facts.st_dev, facts.st_ino, 0)
             known = self._targets.get(identity)
+            if known is not None and known.build != _build(facts):
+                self._drop(known)
+                known = None
             if known is None:
                 target = self._read_target(opened.fd, facts, opened.path)
         except OSError:
@@ -316,9 +336,14 @@ class Targets:
     def _try_attach(self, target: _Target) -> None:
         if not hooks.sufficient([function.name for function in target.functions]):
             return
+        # The open file and not its path: what was read is what is probed.
+        path = f"/proc/self/fd/{target.fd}"
         try:
-            # The open file and not its path: what was read is what is probed.
-            path = f"/proc/self/fd/{target.fd}"
+            target.watch = self._changes.watch(path)
+            if _build(os.fstat(target.fd)) != target.build:
+                raise AttachFailed(
+                    "the file was written over while it was examined", "see `mmsensor targets`"
+                )
             target.links = self._probes.attach(path, self._placed(target), target.index)
         except AttachFailed as error:
             target.reason = f"attach_failed: {error.reason}"
@@ -375,6 +400,7 @@ class Targets:
     def _drop(self, target: _Target) -> None:
         with self._lock:
             del self._targets[target.identity]
+        self._changes.unwatch(target.watch)
         target.close()
         if target.index:
             self._probes.forget_fired(target.index)
@@ -392,11 +418,16 @@ class Targets:
             with self._at_work:
                 if not self._is_known(target) or target.search is None:
                     continue
-                fd, strategies = os.dup(target.fd), target.search.strategies
+                strategies = target.search.strategies
+                try:
+                    fd = os.dup(target.fd)
+                except OSError as error:
+                    self._end_search(target, _not_searched(error))
+                    continue
             try:
                 finding = self._ladder.search(elf.ElfFile(fd), Path(target.path).name, strategies)
             except (elf.NotElf, OSError) as error:
-                finding = NotCovered(FAILED, f"its code could not be searched: {error}")
+                finding = _not_searched(error)
             finally:
                 os.close(fd)
             with self._at_work:
@@ -429,6 +460,10 @@ def _use(target: _Target | None, pid: int) -> None:
     if target is not None:
         target.processes.add(pid)
         target.unused_since = None
+
+
+def _not_searched(error: Exception) -> NotCovered:
+    return NotCovered(FAILED, f"its code could not be searched: {error}")
 
 
 def _build(facts: os.stat_result) -> tuple[int, int]:
@@ -468,7 +503,8 @@ def _open_regular(path: Path) -> int | None:
         return None
     try:
         if stat.S_ISREG(os.fstat(handle).st_mode):
-            return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+            # Its owner may have a lease on it, for which an open would wait the better part of a minute.
+            return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         pass
     finally:

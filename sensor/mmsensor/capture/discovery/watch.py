@@ -87,6 +87,8 @@ class Discovery:
         poller.register(self._stop_read, select.POLLIN)
         for fd in self._hint_fds():
             poller.register(fd, select.POLLIN)
+        if self.targets.changes_fd >= 0:
+            poller.register(self.targets.changes_fd, select.POLLIN)
         every = self._options.reconcile_every_s if self._hint_fds() else _WITHOUT_HINTS_S
         due = time.monotonic() + every
         retry_s: float | None = None
@@ -96,6 +98,7 @@ class Discovery:
             if any(fd == self._stop_read for fd, _ in ready):
                 return
             try:
+                self.targets.drop_changed()
                 self._take_hints()
                 if time.monotonic() >= due or self.hints_lost > lost:
                     lost = self.hints_lost

@@ -283,11 +283,13 @@ def _asked(config: Path | None, state_dir: Path | None, target: str) -> Any:
 
 def _print(document: Any, output: str, text: Callable[[], str]) -> None:
     if output == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        # Bytes of a file name that are no text are escaped, as JSON can.
+        whole = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        click.echo(whole.decode("utf-8"))
     elif output == "yaml":
         click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
     else:
-        click.echo(text())
+        click.echo(render.legible(text()))
 
 
 def _setting_rows(loaded: Loaded[SensorSettings], document: Any) -> Iterable[tuple[str, str, str]]:

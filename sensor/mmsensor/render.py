@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+#: One long cell does not move the next column of all rows out of sight.
+_WIDEST = 80
 
 
 def status_text(document: Mapping[str, Any]) -> str:
@@ -76,11 +78,24 @@ def targets_text(targets: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """`rows` with their columns aligned."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """`rows` with their columns aligned; a cell is one line, whatever is in it."""
+    rows = [[_legible(cell) for cell in row] for row in rows]
+    widths = [min(max(len(row[column]) for row in rows), _WIDEST) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def legible(text: str) -> str:
+    """`text` for a terminal. Names of files come from outside, and a terminal obeys what it is sent: all but
+    newlines that cannot be printed is written as Python does it (`\\x1b`)."""
+    return "\n".join(map(_legible, text.split("\n")))
+
+
+def _legible(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def size(number: float) -> str:

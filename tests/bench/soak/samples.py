@@ -44,7 +44,8 @@ def _fdinfo(process: Path) -> dict[int, dict[str, str]]:
     infos = {}
     for file in (process / "fdinfo").iterdir():
         try:
-            lines = file.read_text().splitlines()
+            # A link names its file, whose name may be anything.
+            lines = file.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             continue  # closed meanwhile
         infos[int(file.name)] = dict(line.split(":\t", 1) for line in lines if ":\t" in line)

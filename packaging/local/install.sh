@@ -62,7 +62,11 @@ install_all() {
         for_prefix "$unit" "$dest$units/$(basename "$unit")"
     done
     install -m 644 systemd/modelmeter.sysusers "$dest$users/modelmeter.conf"
-    install -m 644 README.md CHANGELOG.md LICENSE docs/*.md "$dest$documents"
+    # The tree as it is, or the links between documents lead nowhere.
+    install -m 644 README.md CHANGELOG.md LICENSE "$dest$documents"
+    rm -rf "$dest$documents/docs"
+    cp -R docs "$dest$documents/docs"
+    chmod -R u=rwX,go=rX "$dest$documents/docs"
     for example in packaging/etc/*.yaml; do
         kept=$dest$configuration/$(basename "$example")
         # A configuration that somebody may have edited is never replaced.

@@ -40,7 +40,10 @@ def test_everything_is_where_it_is_said_to_be(stage: Path) -> None:
     for name in ("pipeline", "sensor", "router"):
         assert (stage / f"etc/modelmeter/{name}.yaml").is_file()
     assert (prefix / "lib/sysusers.d/modelmeter.conf").is_file()
-    assert (prefix / "share/doc/modelmeter/operate.md").is_file()
+    documents = prefix / "share/doc/modelmeter"
+    assert {"README.md", "docs/operate.md", "docs/reference/sensor.md"} <= {
+        str(path.relative_to(documents)) for path in documents.rglob("*.md")
+    }
     packages = next((prefix / "lib/modelmeter/lib").glob("python3.*")) / "site-packages"
     assert (packages / "mmsensor/_bpf/tls.bpf.o").is_file()
     assert (packages / "mmpipeline/dashboard/static/vendor/htmx.js").is_file()

@@ -38,7 +38,8 @@ def search(file: ElfFile, strategies: Sequence[str], stop: threading.Event) -> F
             stdout=answer,
             stderr=complaint,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            # Nothing of ours: an environment may hold tokens.
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         deadline = time.monotonic() + _PATIENCE_S
         while (code := child.poll()) is None:

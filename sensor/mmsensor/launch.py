@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from mmproto.exits import Exit
 from mmproto.settings import ConfigurationError
 from mmsensor import service
 from mmsensor.config import load_settings
+
+_DESCRIPTORS = 65536
 
 
 def launch(config: Path | None, flags: Mapping[str, str], only_pids: Sequence[int]) -> NoReturn:
@@ -34,9 +37,16 @@ def launch(config: Path | None, flags: Mapping[str, str], only_pids: Sequence[in
         sys.exit(Exit.PERMISSION if isinstance(error, PermissionError) else Exit.UNHEALTHY)
 
 
+def _allow_descriptors() -> None:
+    """Every attached file takes some: the usual 1024 are those of two hundred files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _DESCRIPTORS)), hard))
+
+
 def main(order: str) -> int:
     """Runs the sensor as `order` says; returns the exit code."""
     form = json.loads(order)
+    _allow_descriptors()
     try:
         settings = load_settings(Path(form["config"]) if form["config"] else None, form["flags"]).settings
         logging.basicConfig(

@@ -8,7 +8,10 @@ attached: its inode number cannot become another file's meanwhile.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import resource
 import stat
 import threading
 from collections import OrderedDict
@@ -50,6 +53,8 @@ class Probes(Protocol):
     def forget_fired(self, target: int) -> None: ...
 
 
+_log = logging.getLogger(__name__)
+
 #: How long at most an unused file stays attached that was deleted or is not on the root file system: probes
 #: keep a file's space and its mount in use.
 _SHORT_LINGER_S = 60.0
@@ -57,6 +62,10 @@ _REMEMBERED_FILES = 65536
 _SEEN_DELETED = " (deleted)"
 #: A refused file is tried again after this long, then after twice as long each time, up to the second.
 _FIRST_RETRY_S, _LAST_RETRY_S = 2.0, 600.0
+
+#: Every file takes a descriptor, and some more for its probes: who maps thousands must not take the last ones
+#: from the rest of the sensor. Beyond these shares of the limit, no file is attached, and none is kept.
+_ATTACH_BELOW, _KEEP_BELOW = 0.7, 0.8
 
 _MappingKey = tuple[int, int, int, int, str]
 
@@ -167,6 +176,7 @@ class Targets:
         self._searcher = threading.Thread(target=self._search_all, name="ladder", daemon=True)
         self._searcher.start()
         self._changes = ChangeWatch()
+        self._said_full = False
         self._uses = UseWatch(options.proc, probes.last_fired, monotonic)
         self._root_device = Path("/").stat().st_dev
         self._at_work = threading.Lock()
@@ -234,7 +244,8 @@ class Targets:
         """Tries refused files again whose time has come. Returns the seconds to the next one's, if any."""
         with self._at_work:
             for target in list(self._targets.values()):
-                if target.retry_at is None or self._now() < target.retry_at:
+                # One that was tried before may have cost another its place.
+                if not self._is_known(target) or target.retry_at is None or self._now() < target.retry_at:
                     continue
                 if target.search:
                     target.retry_at = None
@@ -298,6 +309,9 @@ class Targets:
                 known = None
             if known is None:
                 target = self._read_target(opened.fd, facts, opened.path)
+            if target is not None and not self._has_room(_KEEP_BELOW, target):
+                target = None
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except OSError:
             if key is not None and self._files is not None:
                 self._files.forget(key)
@@ -344,6 +358,8 @@ class Targets:
                 raise AttachFailed(
                     "the file was written over while it was examined", "see `mmsensor targets`"
                 )
+            if not self._has_room(_ATTACH_BELOW, target):
+                raise AttachFailed("too few file descriptors are left", "raise the limit of open files")
             target.links = self._probes.attach(path, self._placed(target), target.index)
         except AttachFailed as error:
             target.reason = f"attach_failed: {error.reason}"
@@ -351,6 +367,25 @@ class Targets:
             return
         target.reason, target.retry_at, target.failures = "", None, 0
         target.attached_at = self._now()
+
+    def _has_room(self, share: float, wanted: _Target) -> bool:
+        """Whether less than this share of descriptors is in use. Unused files go where that helps, but for
+        the wanted one, those first that nobody used for longest."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] * share
+        unused = [
+            each for each in self._targets.values() if each.unused_since is not None and each is not wanted
+        ]
+        unused.sort(key=lambda each: each.unused_since or 0.0, reverse=True)
+        while _open_descriptors() >= limit and unused:
+            self._drop(unused.pop())
+        if _open_descriptors() < limit:
+            return True
+        if not self._said_full:
+            self._said_full = True
+            _log.warning(
+                "too few file descriptors are left to attach more files: raise the limit of open files"
+            )
+        return False
 
     def _try_later(self, target: _Target) -> None:
         target.retry_at = self._now() + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
@@ -460,6 +495,10 @@ def _use(target: _Target | None, pid: int) -> None:
     if target is not None:
         target.processes.add(pid)
         target.unused_since = None
+
+
+def _open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def _not_searched(error: Exception) -> NotCovered:

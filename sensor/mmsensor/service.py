@@ -220,8 +220,11 @@ def _announce(settings: SensorSettings, url: str, reporter: StatusReporter) -> N
     address = settings.folder / "address"
     # Written whole under another name first: whoever waits for the file must not read half a line.
     fresh = Path(f"{address}.new")
-    fresh.write_text(url + "\n")
-    fresh.replace(address)
+    try:
+        fresh.write_text(url + "\n")
+        fresh.replace(address)
+    except OSError as error:
+        raise CannotStart(f"{address} cannot be written: {error.strerror}", Exit.UNHEALTHY) from error
     attached = sum(1 for target in reporter.targets() if target["attached"])
     _LOG.info("version %s measures through %d attached files", version(), attached)
     if url:

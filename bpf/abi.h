@@ -29,6 +29,9 @@
 #define MM_CHUNKS_WITHOUT_LOOP 1024
 #endif
 
+/* No program has a buffer of a terabyte: a call that claims more of it is wrong. */
+#define MM_CALL_MAX (1ULL << 40)
+
 #define MM_SNI_MAX 256
 
 enum mm_kind {

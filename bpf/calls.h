@@ -158,7 +158,7 @@ static __always_inline __u64 bytes_moved(const struct mm_call *call, __u64 resul
 	} else if (bpf_probe_read_user(&moved, sizeof(moved), (void *)call->moved)) {
 		moved = ~0ULL;
 	}
-	if (moved <= call->capacity)
+	if (moved <= call->capacity && moved <= MM_CALL_MAX)
 		return moved;
 	count(MM_LOST_BAD_RETURN, 1);
 	return 0;

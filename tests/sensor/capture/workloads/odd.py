@@ -57,12 +57,14 @@ def callbacks() -> list[Connection]:
 
 
 def lies() -> list[Connection]:
-    """A result beyond the buffer, a call left by longjmp, a buffer nobody can read; then an honest one."""
+    """A result beyond the buffer, one that no memory holds, a call left by longjmp, a buffer nobody can
+    read; then an honest one."""
     one = Connection()
     got = ctypes.c_size_t()
     assert library.SSL_read_ex(
         one.ssl, ctypes.create_string_buffer(64), ctypes.c_size_t(64), ctypes.byref(got)
     )
+    assert library.SSL_write_ex(one.ssl, b"", ctypes.c_size_t(1 << 62), ctypes.byref(got))
     library.odd_escape(one.ssl)
     assert library.SSL_write(one.ssl, ctypes.c_void_p(64), 5000) == 5000
     one.write(b"honest")

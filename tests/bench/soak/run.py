@@ -58,6 +58,7 @@ SLACK = {
     "links": 150.0,
     "fds": 200.0,
     "connections": 300.0,
+    "open_connections": 100.0,
     "verdicts": 2000.0,
 }
 SETTLE_S = 60.0

@@ -224,6 +224,8 @@ def _load(start: _Start) -> Instruction:
     length, to = operands.end - start.begin, operands.register
     condition = start.opcode & 15 if start.opcode & ~15 == 0x0F40 else None
     extends = start.opcode == 0x63
+    if extends and not start.wide:
+        return Instruction(Op.CLOBBER, length, to=to)  # no compiler's way to copy 32 bits
     wide = start.wide and not extends
     signed = start.wide and extends
     if operands.other >= 0 and condition is None:

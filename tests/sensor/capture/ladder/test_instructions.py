@@ -8,7 +8,7 @@ from pathlib import Path
 import capstone
 import pytest
 from capstone import x86
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mmsensor.capture.ladder import instructions
@@ -158,6 +158,7 @@ def test_what_it_does_not_know_it_does_not_guess(code: str) -> None:
 
 
 @given(st.binary(max_size=20))
+@example(bytes.fromhex("6300"))  # movslq without the prefix that makes it extend
 def test_any_bytes(code: bytes) -> None:
     found = instructions.decode(code, 0)
     if found is None:

@@ -417,7 +417,26 @@ class Targets:
         if not facts.st_nlink or facts.st_dev != self._root_device:
             linger = min(_SHORT_LINGER_S, linger)
         if now - target.unused_since >= linger:
+            self._drop_unless_used(target)
+
+    def _drop_unless_used(self, target: _Target) -> None:
+        """From the first line on the kernel tells of whoever maps the file; who has mapped it since the last
+        look is found by looking again. Between the two nobody gets through uncaptured."""
+        if target.key is not None and self._files is not None:
+            self._files.forget(target.key)
+        root = self._options.proc
+        users = {
+            pid
+            for pid in proc.pids(root)
+            for mapping in proc.executable_mappings(root, pid)
+            if self._target_of(pid, mapping) is target
+        }
+        if not users:
             self._drop(target)
+            return
+        target.processes, target.unused_since = users, None
+        if target.key is not None and self._files is not None:
+            self._files.done(target.key)
 
     def _look_for_silence(self) -> None:
         """Finds targets that are used and never fire."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from mmsensor.capture.discovery import proc
 from mmsensor.capture.options import CaptureOptions, HintSource, TargetStatus
-from tests.sensor.capture.recorder import Recorder, recording, started
+from tests.sensor.capture.recorder import Recorder, Workload, recording, started
 from tests.sensor.capture.test_completeness import Certificate, assert_same, libssl_workload
 
 pytestmark = pytest.mark.capture
@@ -60,6 +63,40 @@ def test_a_library_of_a_process_that_is_gone_is_probed_for_the_next(
         )
         recorder.capture.refresh()
         assert not any(each.processes for each in below(recorder, tmp_path))
+
+
+def test_who_comes_while_a_library_is_let_go_is_captured(
+    libssl: Path, certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells nothing of a file that was examined, and the look through /proc was a moment early."""
+    copy = Path(shutil.copy(libssl, tmp_path / "rare.so"))
+    command = libssl_workload(copy, certificate, "sizes", sizes=[77, 30_000])
+    options = CaptureOptions(linger_s=0, reconcile_every_s=NEVER_S, ring_bytes=16 << 20)
+    with ExitStack() as stack:
+        recorder = stack.enter_context(recording(options=options))
+        with started(command) as first:
+            first.line()
+            recorder.until(lambda: any(each.attached for each in below(recorder, tmp_path)), "attached")
+        late: list[Workload] = []
+        look = proc.pids
+
+        def look_and_be_late(root: Path) -> Iterator[int]:
+            found = list(look(root))
+            if not late:
+                late.append(stack.enter_context(started(command)))
+                recorder.capture.allow(late[0].pid)
+                late[0].line()
+            return iter(found)
+
+        monkeypatch.setattr(proc, "pids", look_and_be_late)
+        recorder.capture.refresh()
+        (workload,) = late
+        workload.go()
+        workload.line()
+        workload.go()
+        result = recorder.result(workload)
+        recorder.until_closed(2)
+        assert_same(recorder, result["ends"])
 
 
 def test_a_library_written_over_in_place_is_read_again(

@@ -225,19 +225,15 @@ class Targets:
     def reconcile(self) -> None:
         """Compares everything attached with everything mapped: finds what hints missed, counts processes,
         reads changed files again, lets go of what nobody uses."""
-        running = {
-            pid: proc.executable_mappings(self._options.proc, pid) for pid in proc.pids(self._options.proc)
-        }
+        running = self._running()
         with self._at_work:
-            users: dict[_Identity, set[int]] = {}
-            for pid, mappings in running.items():
-                for mapping in mappings:
-                    target = self._target_of(pid, mapping)
-                    if target:
-                        users.setdefault(target.identity, set()).add(pid)
+            users = self._users(running)
+            unused = []
             for identity, target in list(self._targets.items()):
                 target.processes = users.get(identity, set())
-                self._review(target)
+                if self._review(target):
+                    unused.append(target)
+            self._let_go(unused)
             self._look_for_silence()
 
     def retry(self) -> float | None:
@@ -401,42 +397,56 @@ class Targets:
                 f"the file cannot be read any more: {error}", "see `mmsensor targets`"
             ) from error
 
-    def _review(self, target: _Target) -> None:
+    def _running(self) -> dict[int, list[FileMapping]]:
+        root = self._options.proc
+        return {pid: proc.executable_mappings(root, pid) for pid in proc.pids(root)}
+
+    def _users(self, running: dict[int, list[FileMapping]]) -> dict[_Identity, set[int]]:
+        """Who maps which target; what nobody has examined is examined on the way."""
+        users: dict[_Identity, set[int]] = {}
+        for pid, mappings in running.items():
+            for mapping in mappings:
+                target = self._target_of(pid, mapping)
+                if target:
+                    users.setdefault(target.identity, set()).add(pid)
+        return users
+
+    def _review(self, target: _Target) -> bool:
+        """Whether nobody has used the file for so long that it may go."""
         facts = os.fstat(target.fd)
         if _build(facts) != target.build:
             # Written over in place: the offsets may point anywhere now.
             self._drop(target)
-            return
+            return False
         if target.processes:
             target.unused_since = None
-            return
+            return False
         now = self._now()
         if target.unused_since is None:
             target.unused_since = now
         linger = self._options.linger_s
         if not facts.st_nlink or facts.st_dev != self._root_device:
             linger = min(_SHORT_LINGER_S, linger)
-        if now - target.unused_since >= linger:
-            self._drop_unless_used(target)
+        return now - target.unused_since >= linger
 
-    def _drop_unless_used(self, target: _Target) -> None:
-        """From the first line on the kernel tells of whoever maps the file; who has mapped it since the last
-        look is found by looking again. Between the two nobody gets through uncaptured."""
-        if target.key is not None and self._files is not None:
-            self._files.forget(target.key)
-        root = self._options.proc
-        users = {
-            pid
-            for pid in proc.pids(root)
-            for mapping in proc.executable_mappings(root, pid)
-            if self._target_of(pid, mapping) is target
-        }
-        if not users:
-            self._drop(target)
+    def _let_go(self, unused: list[_Target]) -> None:
+        """From the first loop on the kernel tells of whoever maps one of the files; who has mapped it since
+        the last look is found by looking again. Between the two nobody gets through uncaptured."""
+        if not unused:
             return
-        target.processes, target.unused_since = users, None
-        if target.key is not None and self._files is not None:
-            self._files.done(target.key)
+        for target in unused:
+            if target.key is not None and self._files is not None:
+                self._files.forget(target.key)
+        users = self._users(self._running())
+        for target in unused:
+            if not self._is_known(target):
+                continue
+            if target.identity not in users:
+                self._drop(target)
+                continue
+            target.processes, target.unused_since = users[target.identity], None
+            if target.key is not None and self._files is not None:
+                self._files.done(target.key)
 
     def _look_for_silence(self) -> None:
         """Finds targets that are used and never fire."""

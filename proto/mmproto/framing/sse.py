@@ -12,7 +12,9 @@ Nearly all events of a stream are one short `data:` line, and that shape takes a
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
+
+from mmproto.framing.events import Event
 
 MAX_HELD: Final = 64 * 1024
 
@@ -24,28 +26,19 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _SIMPLE: Final = re.compile(rb"(?:event: ?([^\r\n]*)(?:\r\n|\n|\r))?data: ?([^\r\n]*)")
 
 
-class ServerEvent(NamedTuple):
-    """An event: its `event:` name ("" where it has none) and its `data:` lines joined by LF.
-
-    Where `last` is false this is one piece of a large event, and the next one continues it.
-    """
-
-    name: str
-    data: bytes
-    last: bool = True
-
-
 class EventReader:
     """The events of one stream, however its bytes are split."""
+
+    problem: Final = ""  # any bytes are an event stream, if perhaps one without events
 
     def __init__(self) -> None:
         self._held = bytearray()
         self._searched = 0  # no event ends before this position of `_held`
         self._large: _LargeEvent | None = None
 
-    def feed(self, data: bytes) -> list[ServerEvent]:
+    def feed(self, data: bytes) -> list[Event]:
         """The events, and pieces of large events, that `data` completes."""
-        events: list[ServerEvent] = []
+        events: list[Event] = []
         if self._large is not None:
             data = self._continue_large(data, events)
         if self._held:
@@ -78,9 +71,9 @@ class EventReader:
         self._searched = 1
         self._large = None
 
-    def finish(self) -> list[ServerEvent]:
+    def finish(self) -> list[Event]:
         """What the stream ended in the middle of."""
-        events: list[ServerEvent] = []
+        events: list[Event] = []
         if self._large is not None:
             self._continue_large(b"\n\n", events)
         elif self._held:
@@ -88,20 +81,20 @@ class EventReader:
         self._held.clear()
         return events
 
-    def _begin_large(self, events: list[ServerEvent]) -> None:
+    def _begin_large(self, events: list[Event]) -> None:
         held = bytes(self._held)
         self._held.clear()
         self._large = _LargeEvent()
         self._continue_large(held, events)
 
-    def _continue_large(self, data: bytes, events: list[ServerEvent]) -> bytes:
+    def _continue_large(self, data: bytes, events: list[Event]) -> bytes:
         """Feeds the large event; returns what comes after it."""
         if self._large is None:
             return data
         piece, rest = self._large.feed(data)
         ended = self._large.ended
         if piece or ended:
-            events.append(ServerEvent(self._large.name, piece, ended))
+            events.append(Event(self._large.name, piece, ended))
         if ended:
             self._large = None
         return rest
@@ -167,7 +160,7 @@ class _LargeEvent:
                 self.name = value.decode("utf-8", "replace")
 
 
-def _split(data: bytes, events: list[ServerEvent]) -> int:
+def _split(data: bytes, events: list[Event]) -> int:
     """Appends the whole events of `data`; returns where the unfinished one begins."""
     position = 0
     if b"\r" not in data:
@@ -181,12 +174,12 @@ def _split(data: bytes, events: list[ServerEvent]) -> int:
     return position
 
 
-def _append_event(block: bytes, events: list[ServerEvent]) -> None:
+def _append_event(block: bytes, events: list[Event]) -> None:
     """Appends the event that the lines of `block` make, if they carry data."""
     simple = _SIMPLE.fullmatch(block)
     if simple is not None:
         name, value = simple.groups()
-        events.append(ServerEvent(name.decode("utf-8", "replace") if name else "", value))
+        events.append(Event(name.decode("utf-8", "replace") if name else "", value))
         return
     name, lines = b"", []
     for line in _LINE_END.split(block):
@@ -196,7 +189,7 @@ def _append_event(block: bytes, events: list[ServerEvent]) -> None:
         elif field == b"event":
             name = value
     if lines:
-        events.append(ServerEvent(name.decode("utf-8", "replace"), b"\n".join(lines)))
+        events.append(Event(name.decode("utf-8", "replace"), b"\n".join(lines)))
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:

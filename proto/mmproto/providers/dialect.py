@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from mmproto import usage as limits
+from mmproto.framing.events import Event
 from mmproto.framing.jsonpick import PRESENT, VALUE, JsonBody, MalformedJson, Tree, prune
-from mmproto.framing.sse import ServerEvent
 from mmproto.providers.hosts import Quirk
 from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN, Quality
 
@@ -118,7 +118,7 @@ class Dialect(ABC):
         facts.session = text(metadata.get("session_id")) or text(conversation)
         facts.request_shaped = any(name in document for name in ("messages", "input", "prompt"))
 
-    def read_event(self, event: ServerEvent) -> None:
+    def read_event(self, event: Event) -> None:
         """Takes an event of the stream, or a piece of a large one."""
         if self._large is not None or not event.last:
             if self._large is None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmproto.framing.sse import MAX_HELD, EventReader, ServerEvent
+from mmproto.framing.events import Event
+from mmproto.framing.sse import MAX_HELD, EventReader
 
 CASES: list[tuple[str, bytes, list[tuple[str, bytes]]]] = [
     ("one line", b"data: x\n\n", [("", b"x")]),
@@ -29,7 +30,7 @@ CASES: list[tuple[str, bytes, list[tuple[str, bytes]]]] = [
 def run(data: bytes, sizes: list[int]) -> list[tuple[str, bytes]]:
     """Events, the pieces of large ones joined."""
     reader = EventReader()
-    events: list[ServerEvent] = []
+    events: list[Event] = []
     position, index = 0, 0
     while position < len(data):
         size = sizes[min(index, len(sizes) - 1)]
@@ -87,6 +88,6 @@ def test_a_large_event_is_not_held() -> None:
 
 def test_after_a_loss_the_next_whole_event_is_read() -> None:
     reader = EventReader()
-    assert reader.feed(b"data: one\n\ndata: tw") == [ServerEvent("", b"one")]
+    assert reader.feed(b"data: one\n\ndata: tw") == [Event("", b"one")]
     reader.lose()
-    assert reader.feed(b'{"half": 3}\n\ndata: four\n\n') == [ServerEvent("", b"four")]
+    assert reader.feed(b'{"half": 3}\n\ndata: four\n\n') == [Event("", b"four")]

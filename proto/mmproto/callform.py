@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mmproto import usage as totals
+from mmproto.rating import usd
 from mmproto.v1.call_pb2 import Call, HostSource, Observer, Origin, Process
 from mmproto.v1.usage_pb2 import Quality, Usage
 
@@ -44,6 +45,7 @@ _FIELDS = (
     "application",
     "user",
     "usage",
+    "reported_cost_usd",
     "origin",
     "observer",
     "node",
@@ -131,6 +133,9 @@ _MADE: Mapping[str, Callable[[Call], Any]] = {
     "finish_reasons": lambda call: list(call.finish_reasons) or None,
     "process": lambda call: _process_to_json(call.process) if call.HasField("process") else None,
     "usage": lambda call: usage_to_json(call.usage),
+    "reported_cost_usd": lambda call: (
+        usd(call.reported_cost_nano_usd) if call.HasField("reported_cost_nano_usd") else None
+    ),
     "origin": lambda call: _origin_to_json(call.origin) if call.HasField("origin") else None,
     "host_source": lambda call: (
         _name(HostSource, call.host_source).removeprefix("HOST_SOURCE_").lower() or None

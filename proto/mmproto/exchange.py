@@ -19,7 +19,8 @@ from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.payload import Payload
 from mmproto.outcome import Dropped, Failed, Outcome, ReadingRules, Recognised
 from mmproto.providers import paths
-from mmproto.providers.dialect import REQUEST_TREE, Dialect, Facts, Measured
+from mmproto.providers.dialect import Asked, Dialect
+from mmproto.providers.facts import Facts, Measured, Portion
 from mmproto.usage import output_tokens
 from mmproto.v1.call_pb2 import Call, HostSource
 from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _NS: Final = 1_000_000_000
+_SWITCHING: Final = 101
 
 # Headers that hold secrets: hashed or ignored, never handed on, whatever the configuration asks for.
 CREDENTIAL_HEADERS: Final = frozenset(
@@ -47,8 +49,9 @@ _SESSION_HEADERS: Final = ("x-session-id", "session-id", "session_id", "x-claude
 
 MALFORMED_JSON: Final = "malformed_json"
 STREAM_INCOMPLETE: Final = "stream_incomplete"
-RESPONSE_PENDING: Final = "response_pending"
 NO_RESPONSE_BODY: Final = "response_body_missing"
+# An exchange whose calls were its portions, each of them counted for itself.
+COUNTED_IN_PORTIONS: Final = "counted_in_portions"
 
 # Ends at which the observer knows that no provider worked: it never had a connection, or one that was closed
 # before the first byte of an answer.
@@ -84,19 +87,45 @@ class Exchange:
         self._host_source = host_source
         self._peer = peer
         self._match = paths.match(head.method, self.host, head.target, rules.hosts)
-        kind = self._match.dialect
-        self._dialect: Dialect | None = kind(self._match.quirks) if kind else None
+        self._dialect = self._open_dialect()
         self._request: Payload | None = None
         self._request_read = False
         self._request_ended = False
         self._response_head: ResponseHead | None = None
         self._response: Payload | None = None
         self._damaged = False
+        self._portions_told = 0
+
+    def _open_dialect(self) -> Dialect | None:
+        match = self._match
+        if match.dialect is None:
+            return None
+        asked = Asked(
+            match.provider,
+            self._head.method,
+            match.path,
+            paths.query_of(self._head.target),
+            match.names,
+            match.quirks,
+            match.free,
+        )
+        dialect = match.dialect(asked)
+        dialect.read_request_head(self._headers)
+        return dialect
 
     @property
     def recognised(self) -> bool:
         """Whether method, host and path are those of an LLM operation that can be read."""
         return self._dialect is not None
+
+    @property
+    def takes_upgrade(self) -> bool:
+        """Whether the exchange goes on after the upgrade that was just answered.
+
+        What either side sends from then on is its request and its response body.
+        """
+        head, dialect = self._response_head, self._dialect
+        return dialect is not None and head is not None and dialect.speaks_websocket
 
     @property
     def provider(self) -> str | None:
@@ -124,23 +153,24 @@ class Exchange:
 
     def request_body(self, data: bytes, at_ns: int) -> None:
         """The next bytes of the request body."""
-        if self._dialect is not None and not self._request_read:
-            request = self._request_payload()
+        dialect = self._dialect
+        if dialect is not None and not self._request_read:
+            request = self._request_payload(dialect)
             for piece in request.decoder.feed(data):
                 request.document.feed(piece)
 
     def request_document(self, document: Mapping[str, Any]) -> None:
         """The whole request, in place of `request_body`, from a caller that has parsed it already.
 
-        `document` is pruned to `REQUEST_TREE`.
+        `document` is pruned to `providers.dialect.REQUEST_TREE`.
         """
         if self._dialect is not None and not self._request_read:
             self._request_read = True
             self._dialect.read_request(document)
 
-    def _request_payload(self) -> Payload:
+    def _request_payload(self, dialect: Dialect) -> Payload:
         if self._request is None:
-            self._request = Payload(self._headers, JsonBody(REQUEST_TREE))
+            self._request = Payload(self._headers, JsonBody(dialect.request_tree))
         return self._request
 
     def request_end(self, at_ns: int) -> None:
@@ -154,7 +184,9 @@ class Exchange:
             return
         self._response_head = head
         if self._dialect is not None:
-            self._response = Payload(_first_values(head.headers), JsonBody(self._dialect.response_tree))
+            headers = _first_values(head.headers)
+            self._dialect.read_response_head(head.status, headers)
+            self._response = Payload(headers, JsonBody(self._dialect.response_tree), self._dialect.style)
 
     def response_body(self, data: bytes, at_ns: int) -> None:
         """The next bytes of the response body."""
@@ -195,10 +227,24 @@ class Exchange:
         self._damaged = True
         if not self._request_read:
             if self._dialect is not None:
-                self._request_payload().lose()
+                self._request_payload(self._dialect).lose()
         elif self._response is not None and self._dialect is not None:
             self._response.lose()
             self._dialect.lose()
+
+    def further(self, at_ns: int) -> list[Recognised]:
+        """The calls inside this exchange, besides the one that `end` tells, that are complete by now.
+
+        To be asked after feeding and once more after `end` or `abort`. Each call is told once.
+        """
+        dialect = self._dialect
+        if dialect is None or self._portions_told == len(dialect.portions):
+            return []
+        start, self._portions_told = self._portions_told, len(dialect.portions)
+        return [
+            self._portion(dialect, portion, number, at_ns)
+            for number, portion in enumerate(dialect.portions[start:], start)
+        ]
 
     def end(self, at_ns: int) -> Outcome:
         """The exchange is complete."""
@@ -217,26 +263,23 @@ class Exchange:
         if dialect is None:
             return Failed(self._match.reason) if self._match.is_loss else Dropped(self._match.reason)
         self._read_request(complete=not cut_off)
-        malformed = self._finish_response(dialect, cut_off)
+        malformed = self._finish_response(dialect)
         facts = dialect.facts
         if facts.terminated:
             cut_off = ""
-        if self._match.retrieval and not self._is_fetched_result(dialect):
-            return Dropped(paths.NOT_AN_OPERATION)
+        dialect.close(complete=not cut_off and not self._damaged)
         if not self._match.known_host and not (facts.request_shaped or facts.response_shaped):
             return Dropped(paths.NOT_LLM)
         status = self._response_head.status if self._response_head else None
-        succeeded = status is not None and 200 <= status < 300
+        succeeded = status is not None and (status == _SWITCHING or 200 <= status < 300)
+        if facts.free:
+            return Dropped(facts.free, self._call(dialect, cut_off, at_ns))
+        if dialect.is_container and succeeded:
+            return Dropped(COUNTED_IN_PORTIONS)
         if malformed and succeeded and not cut_off and not self._damaged:
             return Failed(malformed)
-        if facts.pending and succeeded:
-            return Dropped(RESPONSE_PENDING)
-        return self._recognised(dialect, cut_off, at_ns)
-
-    def _is_fetched_result(self, dialect: Dialect) -> bool:
-        """Whether a GET brought the result of a background response, which no POST has shown."""
-        facts = dialect.facts
-        return bool(getattr(dialect, "background", False)) and facts.terminated and not facts.pending
+        call = self._call(dialect, cut_off, at_ns)
+        return Recognised(call, self._kept_headers(), tuple(facts.anomalies))
 
     def _read_request(self, *, complete: bool) -> None:
         if self._request_read or self._dialect is None:
@@ -258,7 +301,7 @@ class Exchange:
                 self._dialect.facts.anomaly("malformed_request")
         self._dialect.read_request(document)
 
-    def _finish_response(self, dialect: Dialect, cut_off: str) -> str:
+    def _finish_response(self, dialect: Dialect) -> str:
         """Reads what is left of the response; returns why it is malformed, or ""."""
         response = self._response
         if response is None:
@@ -284,17 +327,62 @@ class Exchange:
             return response.decoder.problem or MALFORMED_JSON
         return ""
 
-    def _recognised(self, dialect: Dialect, cut_off: str, at_ns: int) -> Recognised:
+    def _call(self, dialect: Dialect, cut_off: str, at_ns: int) -> Call:
+        """The exchange itself as a call."""
         facts = dialect.facts
         status = self._response_head.status if self._response_head else None
-        streamed = self._response is not None and self._response.events is not None
+        streamed = facts.streamed
+        if streamed is None:
+            streamed = self._response is not None and self._response.events is not None
         succeeded = status is not None and 200 <= status < 300
-        error = _error_type(facts, status, cut_off, streamed=streamed)
-        measured = dialect.measured(complete=not cut_off and not self._damaged)
+        measured = Measured() if facts.free else dialect.measured(complete=not cut_off and not self._damaged)
+        call = self._begin_call(facts, dialect.operation, at_ns)
+        call.request_model = facts.request_model or self._match.names.get("deployment", "")
+        call.streaming = streamed or (facts.stream_requested and not succeeded)
+        call.error_type = _error_type(facts, status, cut_off, streamed=streamed)
+        call.billable = dialect.costs and not facts.free and self._may_cost(facts, measured, status, cut_off)
+        if status is not None:
+            call.http_status = status
+        if streamed and self._first_content_ns is not None:
+            call.time_to_first_token_s = max(0, self._first_content_ns - self._started_ns) / _NS
+        response_headers = self._response_head.headers if self._response_head else ()
+        call.id = identity.call_id(
+            dialect.flavour,
+            # What costs nothing must not take the id of the call that paid for it.
+            "" if facts.free else facts.response_id,
+            response_headers,
+            self._head.headers,
+            self.fallback_id,
+        )
+        self._put_usage(call, measured)
+        return call
+
+    def _portion(self, dialect: Dialect, portion: Portion, number: int, at_ns: int) -> Recognised:
+        """A call inside the exchange. Its id is its own: headers name the exchange, not its portions."""
+        facts = portion.facts
+        call = self._begin_call(facts, portion.operation or dialect.operation, at_ns)
+        call.request_model = facts.request_model
+        call.streaming = bool(facts.streamed)
+        call.error_type = facts.error_type or ("error" if facts.error_type is not None else "")
+        call.billable = dialect.costs and (facts.error_type is None or _has_output(portion.measured))
+        if self._response_head is not None:
+            call.http_status = self._response_head.status
+        own_id = facts.response_id if identity.is_strong(facts.response_id) else ""
+        call.id = identity.call_id(
+            dialect.flavour,
+            f"{own_id}{portion.suffix}",
+            (),
+            (),
+            f"{self.fallback_id}#{number}",
+        )
+        self._put_usage(call, portion.measured)
+        return Recognised(call, self._kept_headers(), tuple(facts.anomalies))
+
+    def _begin_call(self, facts: Facts, operation: str, at_ns: int) -> Call:
+        """What a call and the portions of its exchange have in common."""
         call = Call()  # filled one by one: keywords of the constructor take twice the time
         call.provider = self._match.provider
-        call.operation = dialect.operation
-        call.request_model = facts.request_model or self._match.deployment
+        call.operation = operation
         call.response_model = facts.response_model
         call.response_id = facts.response_id
         if self.host:
@@ -302,25 +390,15 @@ class Exchange:
             call.host_source = self._host_source
         if self._peer is not None:
             call.peer_address, call.peer_port = self._peer
-        call.streaming = streamed or (facts.stream_requested and not succeeded)
-        call.error_type = error
-        call.billable = self._may_cost(facts, measured, status, cut_off)
         call.started_at_unix_ns = self._started_ns
         call.duration_s = max(0, at_ns - self._started_ns) / _NS
         call.service_tier = facts.response_tier or facts.request_tier
         if facts.finish_reasons:
             call.finish_reasons.extend(facts.finish_reasons)
-        if status is not None:
-            call.http_status = status
-        if streamed and self._first_content_ns is not None:
-            call.time_to_first_token_s = max(0, self._first_content_ns - self._started_ns) / _NS
-        response_headers = self._response_head.headers if self._response_head else ()
-        call.id = identity.call_id(
-            dialect.flavour, facts.response_id, response_headers, self._head.headers, self.fallback_id
-        )
-        self._put_usage(call, measured)
+        if facts.reported_cost_nano_usd is not None:
+            call.reported_cost_nano_usd = facts.reported_cost_nano_usd
         self._put_origin(call, facts)
-        return Recognised(call, self._kept_headers(), tuple(facts.anomalies))
+        return call
 
     def _may_cost(self, facts: Facts, measured: Measured, status: int | None, cut_off: str) -> bool:
         """Whether the exchange may cost money.
@@ -336,6 +414,8 @@ class Exchange:
     def _put_usage(self, call: Call, measured: Measured) -> None:
         usage = call.usage
         usage.quality = measured.quality
+        if measured.estimated:
+            usage.estimated.extend(measured.estimated)
         tokens, units = usage.tokens, usage.units
         for bucket, count in measured.tokens.items():  # the `update` of protobuf's maps is slow
             tokens[bucket] = count

@@ -87,7 +87,7 @@ def _outcomes(entries: list[Any], rules: ReadingRules) -> Iterator[Outcome]:
     seen: Counter[str] = Counter()
     for entry in entries:
         try:
-            yield _outcome(entry, rules, seen)
+            yield from _outcomes_of(entry, rules, seen)
         except _BadEntry as bad:
             yield Failed(str(bad))
 
@@ -120,7 +120,8 @@ def _lenient(data: bytes) -> Any:
         raise ArchiveError(f"it is not JSON ({error})", "was the export cut short?") from None
 
 
-def _outcome(entry: Any, rules: ReadingRules, seen: Counter[str]) -> Outcome:
+def _outcomes_of(entry: Any, rules: ReadingRules, seen: Counter[str]) -> list[Outcome]:
+    """What became of an entry's exchange, and the calls inside it, if it held several."""
     request, response = _mapping(entry, "request"), _mapping(entry, "response")
     method = request.get("method")
     if not isinstance(method, str) or not method:
@@ -137,7 +138,7 @@ def _outcome(entry: Any, rules: ReadingRules, seen: Counter[str]) -> Outcome:
     status = _status(response.get("status"))
     exchange = Exchange(head, rules, "", started, host=_host(url))
     if not exchange.recognised:
-        return exchange.end(ended)
+        return [exchange.end(ended)]
     response_body = _response_body(response)
     exchange.fallback_id = _fallback_id(entry, method, request_body, response_body, seen)
     exchange.request_body(request_body, started)
@@ -148,12 +149,14 @@ def _outcome(entry: Any, rules: ReadingRules, seen: Counter[str]) -> Outcome:
         outcome = exchange.end(ended)
     else:
         outcome = exchange.abort("connection_closed", ended)
-    if isinstance(outcome, Recognised):
-        if times.duration is None:
-            outcome.call.ClearField("duration_s")
-        if times.first_byte is None:
-            outcome.call.ClearField("time_to_first_token_s")
-    return outcome
+    outcomes = [outcome, *exchange.further(ended)]
+    for each in outcomes:
+        if isinstance(each, Recognised):
+            if times.duration is None:
+                each.call.ClearField("duration_s")
+            if times.first_byte is None:
+                each.call.ClearField("time_to_first_token_s")
+    return outcomes
 
 
 def _mapping(parent: Any, name: str) -> Mapping[str, Any]:

@@ -27,9 +27,14 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Seen, understood, not ours: not_llm, not_an_operation, server_side, response_pending, ..."""
+    """Seen, understood, no call: not_llm, server_side, token_counting, retrieval, response_pending, ...
+
+    `call` is what was read of an exchange of an LLM API that costs nothing, for measuring how well it is
+    read. It is never an event.
+    """
 
     reason: str
+    call: Call | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,6 +256,9 @@ def _merged(report: Call, earlier: Call, better_observer: bool) -> Call:
         for name in ("response_model", "response_id", "service_tier"):
             if value := getattr(usage, name):
                 setattr(merged, name, value)
+    for report_of in (report, earlier):
+        if report_of.HasField("reported_cost_nano_usd") and not merged.HasField("reported_cost_nano_usd"):
+            merged.reported_cost_nano_usd = report_of.reported_cost_nano_usd
     return merged
 
 

@@ -23,12 +23,26 @@ from typing import Any, Final
 
 import orjson
 
+from mmproto.framing.jsonskip import MAX_DEPTH, MalformedJson, Skip
+
+__all__ = [
+    "EVERY",
+    "MAX_DEPTH",
+    "PRESENT",
+    "VALUE",
+    "JsonBody",
+    "MalformedJson",
+    "Picker",
+    "Tree",
+    "Want",
+    "prune",
+]
+
 MAX_SMALL: Final = 64 * 1024
 MAX_VALUE: Final = 64 * 1024
 MAX_KEY: Final = 16 * 1024
 MAX_SCALAR: Final = 4096
 MAX_ITEMS: Final = 256
-MAX_DEPTH: Final = 10_000
 
 
 class Want(Enum):
@@ -45,28 +59,11 @@ EVERY: Final = "*"
 Tree = dict[str, "Want | Tree"]
 
 
-class MalformedJson(ValueError):
-    """The bytes are no JSON document: broken syntax, cut short, or nested beyond reason."""
-
-
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-
-
-def _skippable(depth: int) -> bytes:
-    """A pattern for anything between two brackets, whole containers up to `depth` levels deep included."""
-    inner = _skippable(depth - 1) if depth else b""
-    containers = rb"|\{" + inner + rb"\}|\[" + inner + rb"\]" if depth else b""
-    return rb'[^"{}\[\]]*+(?:(?:' + _STRING + containers + rb')[^"{}\[\]]*+)*+'
-
-
-# As much of a skipped subtree as one look can take; what is nested deeper is counted bracket by bracket.
-_SKIP: Final = re.compile(_skippable(4), re.DOTALL)
 _STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 _SCALAR_RUN: Final = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
 _SCALAR: Final = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
 _BOM: Final = b"\xef\xbb\xbf"
-_CLOSES: Final = {ord("}"): ord("{"), ord("]"): ord("[")}
 _MISSING: Final = object()
 
 
@@ -78,8 +75,7 @@ class _State(Enum):
     ITEM_OR_END = auto()
     COMMA_OR_END = auto()
     SCALAR = auto()
-    STRING = auto()
-    SUBTREE = auto()
+    SKIPPED = auto()  # a string or a container that is left out, or taken as it is
     DONE = auto()
 
 
@@ -122,9 +118,7 @@ class Picker:
         self._held = b""
         self._want: Want | None = None
         self._taken = bytearray()
-        self._open = bytearray()  # brackets of the subtree that is being skipped or taken
-        self._escaped = False  # the last byte of the piece was a backslash that escapes the next one
-        self._in_string = False
+        self._skip = Skip()
         self._started = False
 
     def feed(self, data: bytes) -> None:
@@ -140,11 +134,8 @@ class Picker:
             position = len(_BOM) if data.startswith(_BOM) else 0
         while position < size:
             state = self._state
-            if state is _State.SUBTREE:
-                position = self._skip_subtree(data, position)
-                continue
-            if state is _State.STRING:
-                position = self._skip_string(data, position)
+            if state is _State.SKIPPED:
+                position = self._skip_value(data, position)
                 continue
             if state is _State.SCALAR:
                 position = self._read_scalar(data, position)
@@ -226,13 +217,11 @@ class Picker:
             self._want = None
         else:
             self._want = wanted
-        if byte in b"{[":
-            self._state = _State.SUBTREE
-            return position
-        if byte == 0x22:
+        if byte in b'"{[':
             if self._want is VALUE:
-                self._taken += b'"'
-            self._state = _State.STRING
+                self._taken.append(byte)
+            self._skip.begin(byte)
+            self._state = _State.SKIPPED
             return position + 1
         if byte in b"}],:":
             raise MalformedJson("expected a value")
@@ -255,10 +244,6 @@ class Picker:
         else:
             self._root = None if value is _MISSING else value
             self._state = _State.DONE
-
-    def _take(self, data: bytes, start: int, end: int) -> None:
-        if self._want is VALUE and len(self._taken) <= MAX_VALUE:
-            self._taken += data[start:end]
 
     def _taken_value(self) -> Any:
         want, self._want = self._want, None
@@ -288,58 +273,13 @@ class Picker:
             self._taken.clear()
         self._value_read(self._taken_value())
 
-    def _skip_string(self, data: bytes, position: int) -> int:
-        end, closed = self._string_end(data, position)
-        self._take(data, position, end)
-        if closed:
+    def _skip_value(self, data: bytes, position: int) -> int:
+        end = self._skip.advance(data, position)
+        if self._want is VALUE and len(self._taken) <= MAX_VALUE:
+            self._taken += data[position:end]
+        if not self._skip.is_open:
             self._value_read(self._taken_value())
         return end
-
-    def _string_end(self, data: bytes, position: int) -> tuple[int, bool]:
-        """(end of the string's bytes in `data`, whether its closing quote is among them)."""
-        if self._escaped:
-            self._escaped = False
-            position += 1
-        quote = data.find(b'"', position)
-        if quote > position and data[quote - 1] == 0x5C:
-            quote = _STRING_REST.match(data, position).end()  # type: ignore[union-attr]  # matches always
-            if quote < len(data) and data[quote] == 0x22:
-                return quote + 1, True
-            quote = -1
-        if quote >= 0:
-            return quote + 1, True
-        backslashes = len(data) - len(data[position:].rstrip(b"\\")) - position if data[-1] == 0x5C else 0
-        self._escaped = backslashes % 2 == 1
-        return len(data), False
-
-    def _skip_subtree(self, data: bytes, position: int) -> int:
-        start, size, stack = position, len(data), self._open
-        while position < size:
-            if self._in_string:
-                position, closed = self._string_end(data, position)
-                self._in_string = not closed
-                continue
-            byte = data[position]
-            if byte in b"{[":
-                stack.append(byte)
-                if len(stack) > MAX_DEPTH:
-                    raise MalformedJson("nested too deep")
-                position += 1
-            elif byte in b"}]":
-                if stack.pop() != _CLOSES[byte]:
-                    raise MalformedJson("brackets do not match")
-                position += 1
-                if not stack:
-                    self._take(data, start, position)
-                    self._value_read(self._taken_value())
-                    return position
-            elif byte == 0x22:
-                self._in_string = True
-                position += 1
-            if not self._in_string:
-                position = _SKIP.match(data, position).end()  # type: ignore[union-attr]  # matches always
-        self._take(data, start, position)
-        return position
 
 
 class JsonBody:

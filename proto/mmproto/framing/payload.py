@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum, auto
 from typing import Final
 
 from mmproto.framing.bodies import BodyDecoder
+from mmproto.framing.events import EventFraming
 from mmproto.framing.jsonpick import JsonBody
 from mmproto.framing.sse import EventReader
 
 _EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 _IGNORED: Final = b"\xef\xbb\xbf \t\r\n"
+
+
+class Style(Enum):
+    """What the body of an answer may be besides server-sent events."""
+
+    DOCUMENT = auto()  # one JSON document
+    DOCUMENTS = auto()  # JSON documents, one after another
+    ARRAY = auto()  # one document, or an array whose elements are events
 
 
 class Payload:
@@ -20,11 +30,12 @@ class Payload:
     in place of a stream often keeps the stream's type.
     """
 
-    def __init__(self, headers: Mapping[str, str], document: JsonBody) -> None:
+    def __init__(self, headers: Mapping[str, str], document: JsonBody, style: Style = Style.DOCUMENT) -> None:
         self.decoder = BodyDecoder(headers.get("content-encoding", ""))
         self.document = document
-        self.events: EventReader | None = None
+        self.events: EventFraming | None = None
         self.decided = False
+        self._style = style
         self._stream_expected = "text/event-stream" in headers.get("content-type", "")
         self._first = b""
 

@@ -19,7 +19,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import VALUE, Tree
-from mmproto.providers.dialect import CONTRADICTORY_COUNTS, Counts, Dialect, Measured, text
+from mmproto.providers.counts import CONTRADICTORY_COUNTS, Counts
+from mmproto.providers.dialect import Dialect
+from mmproto.providers.facts import Measured, text
+from mmproto.providers.route import Route
 from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 _MESSAGE: Final[Tree] = {
@@ -176,3 +179,6 @@ def _add(counts: Counts, tokens: dict[str, int], usage: Mapping[str, Any], *, wi
         if count is not None:
             tokens[bucket] = tokens.get(bucket, 0) + count
     return fresh is not None and output is not None
+
+
+ROUTES: Final = (Route(r".*/v1/messages", AnthropicMessages),)

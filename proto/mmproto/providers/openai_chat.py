@@ -7,11 +7,13 @@ summed. Azure opens a stream with a chunk whose model is "".
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import EVERY, VALUE, Tree
 from mmproto.providers import openai_usage
-from mmproto.providers.dialect import Dialect, Measured, text
+from mmproto.providers.dialect import Dialect
+from mmproto.providers.facts import Measured, text
+from mmproto.providers.route import Route
 from mmproto.v1.usage_pb2 import QUALITY_PARTIAL
 
 _TREE: Tree = {
@@ -100,3 +102,12 @@ class OpenAICompletions(OpenAIChat):
     """POST .../completions, the legacy endpoint that many local servers still offer."""
 
     operation: ClassVar[str] = "text_completion"
+
+
+ROUTES: Final = (
+    Route(r".*/deployments/(?P<deployment>[^/]+)/chat/completions", OpenAIChat),
+    Route(r".*/deployments/(?P<deployment>[^/]+)/completions", OpenAICompletions),
+    Route(r".*/chat/completions", OpenAIChat),
+    Route(r".*/prompts/[^/]+/completions", OpenAIChat),  # Portkey's stored prompts
+    Route(r".*/completions", OpenAICompletions),
+)

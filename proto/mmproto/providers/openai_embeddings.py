@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import EVERY, VALUE, Tree
 from mmproto.providers import openai_usage
-from mmproto.providers.dialect import Dialect, Measured, text
+from mmproto.providers.dialect import Dialect
+from mmproto.providers.facts import Measured, text
+from mmproto.providers.route import Route
 
 _TREE: Tree = {
     "id": VALUE,
@@ -42,14 +44,6 @@ class OpenAIEmbeddings(Dialect):
         if document.get("error"):
             self.take_error(document["error"], document.get("code"))
 
-    def tells(self, data: bytes) -> bool:
-        """Embeddings do not stream; if one ever does, each event is looked at."""
-        return True
-
-    def take_event(self, name: str, document: dict[str, Any]) -> None:
-        """See `tells`."""
-        self.read_response(document)
-
     def measured(self, *, complete: bool) -> Measured:
         """The input tokens."""
         return openai_usage.measure(self._usage, self.facts, self.quirks, has_output=False)
@@ -60,3 +54,9 @@ def _input_only(usage: Any) -> Any:
     if isinstance(usage, dict) and usage.get("prompt_tokens") is None and usage.get("input_tokens") is None:
         return {"prompt_tokens": usage.get("total_tokens")}
     return usage
+
+
+ROUTES: Final = (
+    Route(r".*/deployments/(?P<deployment>[^/]+)/embeddings", OpenAIEmbeddings),
+    Route(r"(?!/api/embeddings).*/embeddings", OpenAIEmbeddings),  # that one is Ollama's own dialect
+)

@@ -12,10 +12,10 @@ totals stay the provider's own, and nothing goes below zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from mmproto.providers.dialect import CONTRADICTORY_COUNTS, Counts, Facts, Measured
+from mmproto.providers.counts import CONTRADICTORY_COUNTS, Counts, divide
+from mmproto.providers.facts import Facts, Measured
 from mmproto.providers.hosts import Quirk
 from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
@@ -58,14 +58,14 @@ def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: b
             "input_cache_write_5m": counts.get(input_details, "cache_write_tokens", "cache_creation_tokens"),
             "input_audio": audio_in,
         }
-        _divide(counts, tokens, "input", whole_input, subsets)
+        divide(counts, tokens, "input", whole_input, subsets)
     if whole_output is not None:
         subsets = {
             "output_reasoning": reasoning,
             "output_audio": counts.get(output_details, "audio_tokens"),
             "output_image": counts.get(output_details, "image_tokens"),
         }
-        _divide(counts, tokens, "output", whole_output, subsets)
+        divide(counts, tokens, "output", whole_output, subsets)
     if not tokens:
         return Measured()
     complete = whole_input is not None and (whole_output is not None or not has_output)
@@ -101,18 +101,3 @@ def _settle(
     elif reasoning > whole_output and Quirk.REASONING_MAY_BE_OUTSIDE in quirks:
         whole_output += reasoning
     return whole_input, whole_output
-
-
-def _divide(
-    counts: Counts, tokens: dict[str, int], rest: str, whole: int, subsets: Mapping[str, int | None]
-) -> None:
-    """Puts the subsets and what remains of `whole` into their buckets."""
-    remaining = whole
-    for bucket, count in subsets.items():
-        if count is None:
-            continue
-        if count > remaining:
-            counts.doubt(CONTRADICTORY_COUNTS)
-        tokens[bucket] = min(count, remaining)
-        remaining -= tokens[bucket]
-    tokens[rest] = remaining

@@ -1,4 +1,4 @@
-"""Which request is which operation: method and path, as data.
+"""Which request is which operation: the routes of all dialects in one table, and what else there is to know.
 
 Paths are matched at their end, because gateways and compatible servers put anything before them. At a host
 that no table knows the path alone proves nothing (there are other APIs with `/v1/messages`): there
@@ -9,31 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
-from mmproto.providers import hosts
-from mmproto.providers.anthropic_messages import AnthropicMessages
+from mmproto.providers import (
+    anthropic_messages,
+    hosts,
+    openai_chat,
+    openai_embeddings,
+    openai_responses,
+)
 from mmproto.providers.dialect import Dialect
-from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
-from mmproto.providers.openai_embeddings import OpenAIEmbeddings
-from mmproto.providers.openai_responses import OpenAIResponses
+from mmproto.providers.route import Route
 
 NOT_LLM: Final = "not_llm"
 NOT_AN_OPERATION: Final = "not_an_operation"
 DIALECT_NOT_SUPPORTED: Final = "dialect_not_supported"
 
-# Tried in order; the first that matches the path (no query, no doubled or trailing slashes) decides.
-_OPERATIONS: Final[tuple[tuple[re.Pattern[str], type[Dialect]], ...]] = (
-    (re.compile(r".*/chat/completions"), OpenAIChat),
-    (re.compile(r".*/prompts/[^/]+/completions"), OpenAIChat),  # Portkey's stored prompts
-    (re.compile(r".*/completions"), OpenAICompletions),
-    (re.compile(r".*/responses(/compact)?"), OpenAIResponses),
-    (re.compile(r"(?!/api/embeddings).*/embeddings"), OpenAIEmbeddings),  # that one is Ollama's own dialect
-    (re.compile(r".*/v1/messages"), AnthropicMessages),
+# Tried in this order, those that are limited to some providers before all others.
+_DIALECTS: Final = (
+    openai_chat,
+    openai_responses,
+    openai_embeddings,
+    anthropic_messages,
 )
-_RETRIEVAL: Final = re.compile(r".*/v1/responses/[^/]+")
+_ROUTES: Final[tuple[Route, ...]] = tuple(
+    sorted(
+        (route for dialect in _DIALECTS for route in dialect.ROUTES), key=lambda route: not route.providers
+    )
+)
+_COMPILED: Final = tuple((re.compile(route.path), route) for route in _ROUTES)
 # Operations of LLM APIs whose dialects are not read here: a call that is not measured, which has to show.
 _OTHER_OPERATIONS: Final = re.compile(
     r".*(:(stream)?(generate|rawpredict|predict|batchembed|embed|batchgenerate|raw)\w*"
@@ -52,7 +59,6 @@ _FOREIGN_SHAPES: Final = (
 _PREPARATIONS: Final = re.compile(
     r".*(/count[_-]tokens|/input_tokens|:countTokens|/tokenize|/batches|/apply)", re.IGNORECASE
 )
-_DEPLOYMENT: Final = re.compile(r".*/deployments/([^/]+)/.*")
 _SLASHES: Final = re.compile(r"//+")
 
 
@@ -64,9 +70,10 @@ class Match:
     dialect: type[Dialect] | None = None
     reason: str = ""  # where there is no dialect: why
     known_host: bool = False
-    retrieval: bool = False  # GET of a stored response
     quirks: frozenset[hosts.Quirk] = frozenset()
-    deployment: str = ""  # Azure's name for a deployed model, where the path has it
+    path: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)  # groups of the route, percent-decoded
+    free: str = ""
 
     @property
     def is_loss(self) -> bool:
@@ -88,27 +95,29 @@ def provider_of(host: str, extra_hosts: Mapping[str, str]) -> str:
     return _configured(host.lower(), bare, extra_hosts) or (known.provider if known else "")
 
 
+def query_of(target: str) -> str:
+    """The query of a request target, undecoded."""
+    return target.partition("?")[2].partition("#")[0]
+
+
 @lru_cache(maxsize=1024)
 def _match(method: str, host: str, path: str, configured: str) -> Match:
     known = hosts.find(hosts.without_port(host))
     quirks = known.quirks if known else frozenset[hosts.Quirk]()
     provider = configured or (hosts.provider_at(known, path) if known else hosts.provider_by_port(host))
-    retrieval = method == "GET" and _RETRIEVAL.fullmatch(path) is not None
-    dialect: type[Dialect] | None = None
-    if method == "POST":
-        dialect = next((kind for pattern, kind in _OPERATIONS if pattern.fullmatch(path)), None)
-    elif retrieval:
-        dialect = OpenAIResponses
-    if dialect is not None:
-        deployment = _DEPLOYMENT.fullmatch(path)
-        return Match(
-            provider=provider or dialect.flavour,
-            dialect=dialect,
-            known_host=bool(provider),
-            retrieval=retrieval,
-            quirks=quirks,
-            deployment=deployment[1] if deployment else "",
-        )
+    for pattern, route in _COMPILED:
+        if method not in route.methods or (route.providers and provider not in route.providers):
+            continue
+        if (found := pattern.fullmatch(path)) is not None:
+            return Match(
+                provider=provider or route.dialect.flavour,
+                dialect=route.dialect,
+                known_host=bool(provider),
+                quirks=quirks,
+                path=path,
+                names={name: unquote(value) for name, value in found.groupdict().items() if value},
+                free=route.free,
+            )
     return Match(provider=provider, reason=_reason(method, path, provider), known_host=bool(provider))
 
 

@@ -406,7 +406,7 @@ def test_background_response_is_counted_where_it_is_fetched() -> None:
     done = wire.response_object(background=True)
     assert responses(wire.response(queued), background=True) == [Dropped("response_pending")]
     path = f"/v1/responses/{wire.RESPONSE_ID}?stream=false"
-    assert responses(wire.response(queued), method="GET", path=path) == [Dropped("not_an_operation")]
+    assert responses(wire.response(queued), method="GET", path=path) == [Dropped("response_pending")]
     first, again = (wire.the_call(responses(wire.response(done), method="GET", path=path)) for _ in range(2))
     assert (tokens(first), first.billable) == (RESPONSE_TOKENS, True)
     assert first.id == again.id
@@ -415,7 +415,7 @@ def test_background_response_is_counted_where_it_is_fetched() -> None:
 def test_retrieval_of_a_response_that_was_counted_already() -> None:
     path = f"/v1/responses/{wire.RESPONSE_ID}"
     body = wire.response(wire.response_object())
-    assert responses(body, method="GET", path=path) == [Dropped("not_an_operation")]
+    assert responses(body, method="GET", path=path) == [Dropped("retrieval")]
 
 
 # Embeddings

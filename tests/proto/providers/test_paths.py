@@ -119,7 +119,7 @@ def test_everything_else_has_a_reason(method: str, host: str, target: str, reaso
 
 def test_deployment_is_kept_apart_from_the_model() -> None:
     match = paths.match("POST", "r.openai.azure.com", "/openai/deployments/my-dep/chat/completions", {})
-    assert match.deployment == "my-dep"
+    assert match.names["deployment"] == "my-dep"
 
 
 def test_no_host_is_listed_twice() -> None:

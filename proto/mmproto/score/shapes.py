@@ -1,0 +1,140 @@
+"""The messages of a realtime session or a gRPC call, out of whatever shape a recorder gave them.
+
+Recorders agree on nothing here: one list with a direction on each message, a list for each side, pairs, bare
+documents inside the half that sent them. What they mean is read by rule: the name of a list, a word for a
+direction, the name of a payload. A list in which one item cannot be understood is none.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+_LISTS: Final = frozenset(
+    "frames messages events ws websocket websocket_messages websocket_frames ws_messages ws_frames ws_events"
+    " realtime_events realtime turns transcript stream grpc_messages messages_b64 frames_b64 session".split()
+)
+_CLIENT: Final = frozenset(
+    "client c c2s send sent out outgoing outbound request write up upload egress to_server client_to_server"
+    " client->server user > -> tx".split()
+)
+_SERVER: Final = frozenset(
+    "server s s2c recv receive received in incoming inbound response read down download ingress to_client"
+    " server_to_client server->client provider model < <- rx".split()
+)
+_CLIENT_LISTS: Final = frozenset(
+    "sent client client_messages client_events client_frames outgoing requests sent_messages".split()
+)
+_SERVER_LISTS: Final = frozenset(
+    "received server server_messages server_events server_frames incoming responses received_messages".split()
+)
+_DIRECTIONS: Final = ("direction", "dir", "from", "sender", "side", "source", "origin", "role", "kind", "type")
+_PAYLOADS: Final = (
+    "text data payload message body content json frame event raw value"
+    " base64 b64 body_b64 data_b64 payload_b64 message_b64 content_b64 bytes_b64 data_base64"
+).split()
+_BASE64: Final = ("base64", "b64")
+
+
+class Message(NamedTuple):
+    """One message. `text` is false for binary."""
+
+    from_client: bool
+    data: bytes
+    text: bool
+
+
+def messages_of(document: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The messages in a record, in their order; none where it has none."""
+    places = (
+        (document, None),
+        (document.get("websocket"), None),
+        (document.get("request"), True),
+        (document.get("response"), False),
+    )
+    found: list[Message] = []
+    for place, from_client in places:
+        if isinstance(place, Mapping):
+            listed = list(_lists_of(place, from_client))
+            if place is document and listed:
+                return tuple(listed)
+            found += listed
+    return tuple(found)
+
+
+def messages_of_bodies(request: bytes, response: bytes) -> tuple[Message, ...]:
+    """Messages that a recorder wrote into the bodies, one JSON document a line or an array of them."""
+    return tuple(
+        Message(from_client, data, True)
+        for from_client, body in ((True, request), (False, response))
+        for data in _documents(body)
+    )
+
+
+def decode(encoded: Any) -> bytes:
+    """Base64 as bytes; nothing where there is none. Raises ValueError."""
+    return base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else b""
+
+
+def _lists_of(place: Mapping[str, Any], from_client: bool | None) -> Iterator[Message]:
+    for name, value in place.items():
+        if not isinstance(value, list) or not value:
+            continue
+        side = True if name in _CLIENT_LISTS else False if name in _SERVER_LISTS else from_client
+        if name in _LISTS or side is not from_client:
+            read = [_message(item, side, encoded=name.endswith(_BASE64)) for item in value]
+            if all(message is not None for message in read):
+                yield from (message for message in read if message is not None)
+
+
+def _message(item: Any, side: bool | None, *, encoded: bool) -> Message | None:
+    """A message from an item of a list that belongs to the client (True), the server, or to both (None)."""
+    if isinstance(item, list) and len(item) == 2:
+        return _made(_side(item[0]), item[1], encoded=encoded)
+    if isinstance(item, str):
+        return _made(side, item, encoded=encoded)
+    if not isinstance(item, Mapping):
+        return None
+    stated = next((found for name in _DIRECTIONS if (found := _side(item.get(name))) is not None), None)
+    for name in _PAYLOADS if stated is not None or side is not None else ():
+        # A bare event of the protocol may itself have members of these names, but it also has a type.
+        if item.get(name) is not None and (stated is not None or "type" not in item):
+            is_encoded = encoded or name.endswith(_BASE64) or item.get("encoding") == "base64"
+            return _made(side if stated is None else stated, item[name], encoded=is_encoded)
+    if len(item) == 1:  # {"sent": ...}
+        [(name, value)] = item.items()
+        if _side(name) is not None:
+            return _made(_side(name), value, encoded=encoded)
+    return _made(side, item, encoded=False)
+
+
+def _side(word: Any) -> bool | None:
+    if not isinstance(word, str):
+        return None
+    word = word.strip().lower()
+    return True if word in _CLIENT else False if word in _SERVER else None
+
+
+def _made(side: bool | None, payload: Any, *, encoded: bool) -> Message | None:
+    if side is None:
+        return None
+    if isinstance(payload, str):
+        if not encoded:
+            return Message(side, payload.encode(), True)
+        data = decode(payload)
+        return Message(side, data, data[:1] in (b"{", b"["))
+    if isinstance(payload, Mapping | list):
+        return Message(side, json.dumps(payload, separators=(",", ":")).encode(), True)
+    return None
+
+
+def _documents(body: bytes) -> list[bytes]:
+    try:
+        whole = json.loads(body)
+    except ValueError:
+        lines = [line.strip() for line in body.splitlines() if line.strip()]
+        return lines if all(line[:1] == b"{" for line in lines) else []
+    documents = whole if isinstance(whole, list) else [whole]
+    return [json.dumps(document).encode() for document in documents if isinstance(document, dict)]

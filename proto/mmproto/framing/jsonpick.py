@@ -102,9 +102,12 @@ class _Level:
             self.items.append(value)
 
     def wanted(self) -> Want | Tree | None:
-        if not self.is_object and self.seen > MAX_ITEMS:
-            return None
         return self.tree.get(self.key)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what follows is beyond the items that are picked."""
+        return not self.is_object and self.seen > MAX_ITEMS
 
 
 class Picker:
@@ -119,6 +122,7 @@ class Picker:
         self._want: Want | None = None
         self._taken = bytearray()
         self._skip = Skip()
+        self._full: list[Any] | None = None  # the picked items of an array of which the rest is skipped
         self._started = False
 
     def feed(self, data: bytes) -> None:
@@ -163,6 +167,8 @@ class Picker:
 
     def partial(self) -> Any:
         """What was picked so far of a document that was cut short or is damaged."""
+        if self._full is not None:
+            self._value_read(self._taken_value())
         for index in range(len(self._levels) - 1, 0, -1):
             self._levels[index - 1].put(self._levels[index].items)
         root = self._levels[0].items if self._levels else self._root
@@ -205,6 +211,8 @@ class Picker:
         if self._levels:
             level = self._levels[-1]
             level.seen += 1
+            if level.is_full:
+                return self._leave_rest(position)
             wanted = level.wanted()
             if level.is_object:
                 # The last of repeated keys counts, even where its value turns out not to be wanted.
@@ -228,6 +236,14 @@ class Picker:
         self._state = _State.SCALAR
         return position
 
+    def _leave_rest(self, position: int) -> int:
+        """Skips what is left of a full array, up to its end."""
+        self._full = self._levels.pop().items
+        self._want = None
+        self._skip.begin(0x5B)
+        self._state = _State.SKIPPED
+        return position
+
     def _close_level(self, byte: int, position: int) -> int:
         level = self._levels.pop()
         if byte != (0x7D if level.is_object else 0x5D):
@@ -246,6 +262,9 @@ class Picker:
             self._state = _State.DONE
 
     def _taken_value(self) -> Any:
+        if self._full is not None:
+            items, self._full = self._full, None
+            return items
         want, self._want = self._want, None
         if want is PRESENT:
             return True

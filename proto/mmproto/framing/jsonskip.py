@@ -1,12 +1,12 @@
 """Skips JSON strings and containers of any size at close to the speed of memory.
 
-What is skipped is held to two rules only: brackets match and strings end. Commas, colons, numbers and literals
-inside are not judged. The outcome is the same however the bytes are split.
+What is skipped is held to two rules only: brackets match and strings end. Commas, colons, numbers and
+literals inside are not judged. The outcome is the same however the bytes are split.
 
-Short containers are taken by one regular expression. What goes on for longer is leapt over in windows: a window
-is stripped of everything but quotes and brackets by `bytes.translate`, of its strings by the parity of quotes,
-and of brackets that close again, and what little remains is compared with the brackets that are open. The
-window grows while that succeeds and shrinks towards the end of what is skipped.
+Short containers are taken by one regular expression. What goes on for longer is leapt over in windows: a
+window is stripped of everything but quotes and brackets by `bytes.translate`, of its strings by the parity of
+quotes, and of brackets that close again, and what little remains is compared with the brackets that are open.
+The window grows while that succeeds and shrinks towards the end of what is skipped.
 
 Bound: one byte for each of at most `MAX_DEPTH` open brackets.
 """
@@ -58,11 +58,12 @@ class Skip:
     `begin` with its first byte, then `advance` over the bytes behind that one until `is_open` is false.
     """
 
-    __slots__ = ("_brackets", "_escaped", "in_string")
+    __slots__ = ("_brackets", "_escaped", "_window", "in_string")
 
     def __init__(self) -> None:
         self._brackets = bytearray()
         self._escaped = False  # the last byte was a backslash that escapes the next one
+        self._window = 0  # of the last leap over this value, 0 while it may turn out to be short
         self.in_string = False
 
     @property
@@ -76,6 +77,7 @@ class Skip:
             self.in_string = True
         else:
             self._brackets.append(byte)
+        self._window = 0
 
     def advance(self, data: bytes, position: int) -> int:
         """The position behind the value's end, or len(data) where it goes on. Raises MalformedJson."""
@@ -83,7 +85,9 @@ class Skip:
             position = self._string_end(data, position)
         if not self._brackets:
             return position
-        size, slow_until, window = len(data), position + _SHORT_REACH, _FIRST_WINDOW
+        size = len(data)
+        slow_until = position if self._window else position + _SHORT_REACH
+        window = self._window or _FIRST_WINDOW
         while position < size:
             if position >= slow_until and size - position >= _LAST_WINDOW:
                 window = min(window, size - position)
@@ -99,12 +103,14 @@ class Skip:
                 position = self._string_end(data, position)
                 continue
             if len(self._brackets) + _PATTERN_DEPTH < MAX_DEPTH:
-                position = _SHORT.match(data, position, position + _SHORT_REACH).end()  # type: ignore[union-attr]  # matches always
+                short = _SHORT.match(data, position, position + _SHORT_REACH)
+                position = short.end()  # type: ignore[union-attr]  # matches always
                 if position == size:
                     break
             position = self._step(data, position)
             if not self._brackets:
                 break
+        self._window = max(window, _FIRST_WINDOW)
         return position
 
     def _step(self, data: bytes, position: int) -> int:
@@ -177,7 +183,8 @@ class Skip:
         return True
 
 
-_MIRROR: Final = bytes.maketrans(CLOSING, OPENING)
+# An opening bracket among what is left before the last closing one is one that does not match.
+_MIRROR: Final = bytes.maketrans(CLOSING + OPENING, OPENING + b"\0\0")
 
 
 def _odd_backslashes(data: bytes, start: int, end: int) -> bool:

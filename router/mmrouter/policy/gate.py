@@ -23,7 +23,7 @@ from mmproto.v1.usage_pb2 import Quality
 from mmrouter.dialects import Refusal, Route
 from mmrouter.keys import VirtualKey
 from mmrouter.policy.facts import Facts, Unreadable, facts_of, facts_of_large, read_document
-from mmrouter.policy.ledger import Breach, Budget, Ledger, Reservation, Why
+from mmrouter.policy.ledger import Breach, Budget, Entry, Ledger, Reservation, Why
 from mmrouter.policy.prices import Prices
 
 # How soon a call that only waits for others in flight is worth another try.
@@ -225,6 +225,18 @@ class Gate:
             held = max(0, reservation.amount - (cost or 0))
             self.unmeasured_calls += 1
         self.ledger.settle(reservation, cost or 0, held, call.id, call.started_at_unix_ns)
+
+    def add(self, admitted: Admitted, call: Call) -> None:
+        """Count a further call that one request brought about, e.g. a pass of another model."""
+        reservation = admitted.reservation
+        if reservation is None or not call.billable:
+            return
+        cost = None if self.prices is None else self.prices.cost(call)
+        if cost is None:
+            self.unmeasured_calls += 1
+        elif cost:
+            entry = Entry(call.id, call.started_at_unix_ns, cost, reservation.who, call.response_model)
+            self.ledger.add_pending(entry)
 
     def hold(self, admitted: Admitted, call_id: str) -> None:
         """The call may have cost its whole bound, and nothing says whether it did."""

@@ -25,7 +25,7 @@ from mmproto.exchange import (
     RequestHead,
     ResponseHead,
 )
-from mmproto.v1.call_pb2 import OBSERVER_ROUTER
+from mmproto.v1.call_pb2 import OBSERVER_ROUTER, Call
 from mmproto.v1.routing_pb2 import RoutingDecision
 from mmrouter.dialects import Refusal, Route, error_response
 from mmrouter.keys import VirtualKey
@@ -338,6 +338,7 @@ class Relay:
             return
         self._closed = True
         desk, key, admitted = self._desk, self._key, self._admitted or Admitted(None, "")
+        further = self._further()
         self._exchange = None
         answered = self._response is not None
         decision = RoutingDecision(
@@ -359,11 +360,7 @@ class Relay:
                 desk.gate.release(admitted)
             desk.records.decision(decision, key, self._started_ns)
             return
-        call = outcome.call
-        call.observer = OBSERVER_ROUTER
-        call.tenant, call.team, call.application, call.user = key.tenant, key.team, key.application, key.user
-        call.virtual_key_id = key.id
-        call.node = desk.node
+        call = self._own(outcome.call)
         decision.call_id = call.id
         decision.requested_model = decision.routed_model = call.request_model or admitted.model
         if may_have_cost:
@@ -372,9 +369,32 @@ class Relay:
             desk.gate.release(admitted)
         desk.records.call(call)
         desk.counts.calls += 1
+        for each in further:
+            desk.gate.add(admitted, self._own(each.call))
+            desk.records.call(each.call)
+            desk.counts.calls += 1
         desk.records.decision(decision, key, self._started_ns)
 
+    def _own(self, call: Call) -> Call:
+        """Writes down whose call it is."""
+        key = self._key
+        call.observer = OBSERVER_ROUTER
+        call.tenant, call.team, call.application, call.user = key.tenant, key.team, key.application, key.user
+        call.virtual_key_id = key.id
+        call.node = self._desk.node
+        return call
+
     # -- the reader of usage, which must never hurt the call
+
+    def _further(self) -> list[Recognised]:
+        """The calls that the request brought about besides its own."""
+        if self._exchange is None:
+            return []
+        try:
+            return self._exchange.further(self._desk.clock_ns())
+        except Exception as error:
+            self._lose_reader(error)
+            return []
 
     def _read_held(self, pieces: list[bytes]) -> None:
         """What was held for the decision. Where that has parsed it, it is not parsed again."""

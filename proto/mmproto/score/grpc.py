@@ -37,7 +37,11 @@ def write(record: Record, coding: str, rng: random.Random) -> list[Turn]:
 
 def _ensured(headers: list[tuple[str, str]], coding: str) -> list[tuple[str, str]]:
     """Headers with what gRPC asks for; the status is in the trailers."""
-    named = [(name, value) for name, value in headers if name not in ("grpc-status", "grpc-message", "grpc-encoding")]
+    named = [
+        (name, value)
+        for name, value in headers
+        if name not in ("grpc-status", "grpc-message", "grpc-encoding")
+    ]
     if not any(name == "content-type" for name, _ in named):
         named.append(("content-type", "application/grpc"))
     return [*named, ("grpc-encoding", "identity" if coding == IDENTITY else coding)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Final
 
 from mmproto.reader import Direction
@@ -13,16 +14,16 @@ from mmproto.score.record import Headers, Record
 Turn = tuple[Direction, bytes]
 
 # Headers that describe the original message's framing, not this one's.
-FRAMING: Final = frozenset(
-    "content-length transfer-encoding content-encoding connection host keep-alive upgrade te trailer expect"
-    " proxy-connection http2-settings".split()
+FRAMING: Final = re.compile(
+    r"content-(length|encoding)|transfer-encoding|(proxy-)?connection|host|keep-alive|upgrade|te|trailer|expect"
+    r"|http2-settings|:.*"
 )
 BODILESS: Final = frozenset({204, 304})
 
 
 def kept(headers: Headers) -> list[tuple[str, str]]:
     """The headers that are the same however the message is sent."""
-    return [(name, value) for name, value in headers if name not in FRAMING and not name.startswith(":")]
+    return [(name, value) for name, value in headers if not FRAMING.fullmatch(name)]
 
 
 def write(record: Record, framing: str, coding: str, rng: random.Random) -> list[Turn]:

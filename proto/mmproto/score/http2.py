@@ -1,7 +1,7 @@
 """A record as the bytes of an HTTP/2 connection: its first stream, among what connections carry besides.
 
-Header blocks are broken into CONTINUATION frames and frames are padded at random, and the end of a message may stand
-on its last DATA frame, on an empty one, or on trailers.
+Header blocks are broken into CONTINUATION frames and frames are padded at random, and the end of a message
+may stand on its last DATA frame, on an empty one, or on trailers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Side:
 
     def headers(self, headers: list[tuple[str, str]], *, end: bool = False) -> bytes:
         """A header block, in one frame or several."""
-        lines = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+        lines = [
+            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers
+        ]
         block = self._packer.encode(lines, huffman=self._rng.random() < 0.8)
         cut = self._rng.randrange(len(block) + 1) if self._rng.random() < 0.3 else len(block)
         first, rest = block[:cut], block[cut:]
@@ -98,7 +100,12 @@ def greeting() -> bytes:
 
 def request_headers(record: Record) -> list[tuple[str, str]]:
     """Pseudo headers and headers of the request."""
-    pseudo = [(":method", record.method), (":scheme", "https"), (":authority", record.host), (":path", record.target)]
+    pseudo = [
+        (":method", record.method),
+        (":scheme", "https"),
+        (":authority", record.host),
+        (":path", record.target),
+    ]
     return pseudo + kept(record.request_headers)
 
 

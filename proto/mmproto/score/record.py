@@ -3,10 +3,10 @@
     {"id": ..., "request": {"method", "host", "path", "headers", "body": {"text" | "base64"}},
      "response": {"status", "headers", "body_b64"}, "expected": {...}}
 
-Bodies stand there with their content-encoding undone. Realtime sessions bring their messages beside or instead of
-bodies (`shapes`), aborted streams a body that stops in the middle and a word that says so. Records come from several
-writers, so names are read by rule; what cannot be read raises `UnreadableRecord` with the reason and never
-counts as anything else.
+Bodies stand there with their content-encoding undone. Realtime sessions bring their messages beside or
+instead of bodies (`shapes`), aborted streams a body that stops in the middle and a word that says so. Records
+come from several writers, so names are read by rule; what cannot be read raises `UnreadableRecord` with the
+reason and never counts as anything else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from mmproto.score.shapes import Message
 
 Headers = tuple[tuple[str, str], ...]
 
-_ABORTED: Final = re.compile(r"abort|truncat|cut_?off|disconnect|incomplete_stream|interrupted", re.IGNORECASE)
+_ABORTED: Final = re.compile(
+    r"abort|truncat|cut_?off|disconnect|incomplete_stream|interrupted", re.IGNORECASE
+)
 _CUT_AT: Final = re.compile(
     r"(abort|truncat|cut|disconnect)\w*_(at|after|bytes|offset)|cut_at|(bytes|offset)_(sent|received)",
     re.IGNORECASE,
@@ -68,7 +70,9 @@ class Record:
     @property
     def is_grpc(self) -> bool:
         """Whether the bodies are gRPC messages."""
-        types = (dict(headers).get("content-type", "") for headers in (self.request_headers, self.response_headers))
+        types = (
+            dict(headers).get("content-type", "") for headers in (self.request_headers, self.response_headers)
+        )
         return any(kind.startswith("application/grpc") for kind in types)
 
 
@@ -205,7 +209,9 @@ def _is_aborted(document: Mapping[str, Any], answered: Mapping[str, Any]) -> boo
     words += list(fidelity.values()) if isinstance(fidelity, Mapping) else []
     if any(isinstance(word, str) and _ABORTED.search(word) for word in words):
         return True
-    flags = (item for part in (document, answered, expected, _map(expected.get("extra"))) for item in part.items())
+    flags = (
+        item for part in (document, answered, expected, _map(expected.get("extra"))) for item in part.items()
+    )
     return any(_ABORTED.search(name) and value not in (None, False, "") for name, value in flags)
 
 

@@ -9,32 +9,57 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-_LISTS: Final = frozenset(
-    "frames messages events ws websocket websocket_messages websocket_frames ws_messages ws_frames ws_events"
-    " realtime_events realtime turns transcript stream grpc_messages messages_b64 frames_b64 session".split()
+# The name of a list in which a direction stands on each message.
+_LISTS: Final = re.compile(
+    r"(ws|websocket|realtime|grpc)?_?(frames|messages|events|turns|transcript|stream|session)?(_b64)?"
 )
-_CLIENT: Final = frozenset(
-    "client c c2s send sent out outgoing outbound request write up upload egress to_server client_to_server"
-    " client->server user > -> tx".split()
+_CLIENT: Final = re.compile(
+    r"client|c|c2s|sen[dt]|out|outgoing|outbound|request|write|up|upload|egress|user|tx|-?>"
+    r"|to_server|client(_to_|->)server"
 )
-_SERVER: Final = frozenset(
-    "server s s2c recv receive received in incoming inbound response read down download ingress to_client"
-    " server_to_client server->client provider model < <- rx".split()
+_SERVER: Final = re.compile(
+    r"server|s|s2c|recv|received?|in|incoming|inbound|response|read|down|download|ingress|provider|model|rx|<-?"
+    r"|to_client|server(_to_|->)client"
 )
-_CLIENT_LISTS: Final = frozenset(
-    "sent client client_messages client_events client_frames outgoing requests sent_messages".split()
+# The names of lists that belong to one side.
+_CLIENT_LISTS: Final = re.compile(r"(sent|client|outgoing|requests?)(_(messages|events|frames))?")
+_SERVER_LISTS: Final = re.compile(r"(received|server|incoming|responses?)(_(messages|events|frames))?")
+_DIRECTIONS: Final = (
+    "direction",
+    "dir",
+    "from",
+    "sender",
+    "side",
+    "source",
+    "origin",
+    "role",
+    "kind",
+    "type",
 )
-_SERVER_LISTS: Final = frozenset(
-    "received server server_messages server_events server_frames incoming responses received_messages".split()
+_TEXTS: Final = (
+    "text",
+    "data",
+    "payload",
+    "message",
+    "body",
+    "content",
+    "json",
+    "frame",
+    "event",
+    "raw",
+    "value",
 )
-_DIRECTIONS: Final = ("direction", "dir", "from", "sender", "side", "source", "origin", "role", "kind", "type")
-_PAYLOADS: Final = (
-    "text data payload message body content json frame event raw value"
-    " base64 b64 body_b64 data_b64 payload_b64 message_b64 content_b64 bytes_b64 data_base64"
-).split()
+_BINARIES: Final = (
+    "base64",
+    "b64",
+    *(f"{name}_b64" for name in _TEXTS),
+    *(f"{name}_base64" for name in _TEXTS),
+)
+_PAYLOADS: Final = (*_TEXTS, *_BINARIES)
 _BASE64: Final = ("base64", "b64")
 
 
@@ -82,8 +107,9 @@ def _lists_of(place: Mapping[str, Any], from_client: bool | None) -> Iterator[Me
     for name, value in place.items():
         if not isinstance(value, list) or not value:
             continue
-        side = True if name in _CLIENT_LISTS else False if name in _SERVER_LISTS else from_client
-        if name in _LISTS or side is not from_client:
+        side = _either(name, _CLIENT_LISTS, _SERVER_LISTS)
+        side = from_client if side is None else side
+        if _LISTS.fullmatch(name) or side is not from_client:
             read = [_message(item, side, encoded=name.endswith(_BASE64)) for item in value]
             if all(message is not None for message in read):
                 yield from (message for message in read if message is not None)
@@ -113,8 +139,11 @@ def _message(item: Any, side: bool | None, *, encoded: bool) -> Message | None:
 def _side(word: Any) -> bool | None:
     if not isinstance(word, str):
         return None
-    word = word.strip().lower()
-    return True if word in _CLIENT else False if word in _SERVER else None
+    return _either(word.strip().lower(), _CLIENT, _SERVER)
+
+
+def _either(word: str, client: re.Pattern[str], server: re.Pattern[str]) -> bool | None:
+    return True if client.fullmatch(word) else False if server.fullmatch(word) else None
 
 
 def _made(side: bool | None, payload: Any, *, encoded: bool) -> Message | None:

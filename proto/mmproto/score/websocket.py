@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import zlib
 from typing import Final
@@ -16,9 +17,7 @@ from mmproto.score.shapes import Message
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _FIN, _COMPRESSED = 0x80, 0x40
 _SYNC: Final = b"\x00\x00\xff\xff"
-_HANDSHAKE: Final = frozenset(
-    "sec-websocket-key sec-websocket-version sec-websocket-extensions sec-websocket-accept content-type".split()
-)
+_HANDSHAKE: Final = re.compile(r"sec-websocket-(key|version|extensions|accept)|content-type")
 
 
 class _Side:
@@ -63,7 +62,7 @@ class _Side:
 
 
 def write(record: Record, coding: str, rng: random.Random) -> list[Turn]:
-    """The session: the handshake, then the messages in their order; `coding` deflate is permessage-deflate."""
+    """The session: the handshake, then the messages; `coding` deflate is permessage-deflate."""
     deflate = coding != IDENTITY
     keeps = rng.random() < 0.7
     extension = "permessage-deflate" + (
@@ -72,7 +71,7 @@ def write(record: Record, coding: str, rng: random.Random) -> list[Turn]:
     extensions = [("sec-websocket-extensions", extension)] if deflate else []
     asked = [
         ("host", record.host),
-        *((name, value) for name, value in kept(record.request_headers) if name not in _HANDSHAKE),
+        *((name, value) for name, value in kept(record.request_headers) if not _HANDSHAKE.fullmatch(name)),
         ("upgrade", "websocket"),
         ("connection", "Upgrade"),
         ("sec-websocket-key", "c2NvcmluZyBhIHJlY29yZA=="),
@@ -80,7 +79,7 @@ def write(record: Record, coding: str, rng: random.Random) -> list[Turn]:
         *extensions,
     ]
     answered = [
-        *((name, value) for name, value in kept(record.response_headers) if name not in _HANDSHAKE),
+        *((name, value) for name, value in kept(record.response_headers) if not _HANDSHAKE.fullmatch(name)),
         ("upgrade", "websocket"),
         ("connection", "Upgrade"),
         ("sec-websocket-accept", "c2NvcmluZyBhIHJlY29yZCE9PQ=="),

@@ -1,0 +1,5 @@
+"""`python -m mmproto`."""
+
+from mmproto.cli import main
+
+main(prog_name="mmproto")

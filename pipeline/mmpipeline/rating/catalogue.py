@@ -61,6 +61,8 @@ PROVIDERS: Mapping[str, str] = {
     "github_copilot": "github-copilot",
     "z_ai": "zai",
     "voyage_ai": "voyageai",
+    "voyage": "voyageai",
+    "zhipu": "zhipuai",
 }
 
 # Who documents batch as half of the standard token prices.

@@ -78,7 +78,7 @@ HOSTS: Final = (
     Host("api.together.ai", "together"),
     Host("api.together.xyz", "together"),
     Host("api.fireworks.ai", "fireworks"),
-    Host("api.z.ai", "zhipu"),
+    Host("api.z.ai", "z_ai"),
     Host("open.bigmodel.cn", "zhipu"),
     Host("api.cerebras.ai", "cerebras"),
     Host("ai-gateway.vercel.sh", "vercel", frozenset({Quirk.REASONING_MAY_BE_OUTSIDE})),

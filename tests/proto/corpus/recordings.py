@@ -31,6 +31,7 @@ _PROVIDERS: dict[str, frozenset[str]] = {
     "snowflake_cortex": frozenset({"snowflake"}),
     "vercel_ai_gateway": frozenset({"vercel"}),
     "xai": frozenset({"x_ai"}),
+    "zhipu": frozenset({"z_ai", "zhipu"}),
 }
 _OPERATIONS = (
     "/chat/completions",

@@ -43,7 +43,7 @@ OPERATIONS: list[tuple[str, str, str, type[Dialect]]] = [
     ("api.x.ai", "/v1/responses", "x_ai", OpenAIResponses),
     ("api.perplexity.ai", "/chat/completions", "perplexity", OpenAIChat),
     ("openrouter.ai", "/api/v1/messages", "openrouter", AnthropicMessages),
-    ("api.z.ai", "/api/coding/paas/v4/chat/completions", "zhipu", OpenAIChat),
+    ("api.z.ai", "/api/coding/paas/v4/chat/completions", "z_ai", OpenAIChat),
     ("adb-1.2.azuredatabricks.net", "/serving-endpoints/chat/completions", "databricks", OpenAIChat),
     ("localhost:8000", "/v1/chat/completions", "openai", OpenAIChat),
     ("gateway.internal", "/anthropic/v1/messages", "anthropic", AnthropicMessages),

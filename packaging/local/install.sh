@@ -13,7 +13,7 @@ units=$prefix/lib/systemd/system
 users=$prefix/lib/sysusers.d
 documents=$prefix/share/doc/modelmeter
 configuration=/etc/modelmeter
-commands="mmsensor mmpipeline mmrouter"
+commands="mmsensor mmpipeline mmrouter mmproto"
 # The running system is only touched when it is what is being installed into.
 live=no
 [ -n "$dest" ] || [ ! -d /run/systemd/system ] || live=yes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.group(context_settings=_CONTEXT)
 def main() -> None:
     """What all of ModelMeter shares: how the bytes of a connection become calls and their numbers."""
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"mmproto {importlib.metadata.version('modelmeter')}")
 
 
 def _framings(_context: click.Context, _parameter: click.Parameter, value: str) -> frozenset[str]:

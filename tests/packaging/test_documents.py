@@ -14,7 +14,7 @@ from tests.packaging.repository import ROOT, run, tracked_files
 
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-COMMAND = re.compile(r"^(?:    |.*\| )(mm(?:sensor|pipeline|router) (?! )[^#|\n]*)", re.MULTILINE)
+COMMAND = re.compile(r"^(?:    |.*\| )(mm(?:sensor|pipeline|router|proto) (?! )[^#|\n]*)", re.MULTILINE)
 DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
 
 

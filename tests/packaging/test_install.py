@@ -16,7 +16,7 @@ from tests.packaging.repository import ROOT, run
 PREFIX = "/opt/modelmeter"
 UNITS = [f"modelmeter-{name}.service" for name in ("pipeline", "sensor", "router")]
 EDITED = "listen: {port: 9780}\n"
-COMMANDS = ["mmpipeline", "mmsensor", "mmrouter"]
+COMMANDS = ["mmpipeline", "mmproto", "mmsensor", "mmrouter"]
 
 
 @pytest.fixture(scope="module")

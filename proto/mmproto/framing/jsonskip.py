@@ -30,14 +30,19 @@ CLOSING: Final = b"}]"
 _OPENS: Final = {ord("}"): ord("{"), ord("]"): ord("[")}
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRING_IN_LINE: Final = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _PATTERN_DEPTH: Final = 4
 
 
-def skippable(depth: int = _PATTERN_DEPTH) -> bytes:
-    """A pattern for anything between two brackets, whole containers up to `depth` levels deep included."""
-    inner = skippable(depth - 1) if depth else b""
+def skippable(depth: int = _PATTERN_DEPTH, *, in_line: bool = False) -> bytes:
+    """A pattern for anything between two brackets, whole containers up to `depth` levels deep included.
+
+    `in_line`: no line may end inside of a string.
+    """
+    inner = skippable(depth - 1, in_line=in_line) if depth else b""
     containers = rb"|\{" + inner + rb"\}|\[" + inner + rb"\]" if depth else b""
-    return rb'[^"{}\[\]]*+(?:(?:' + _STRING + containers + rb')[^"{}\[\]]*+)*+'
+    string = _STRING_IN_LINE if in_line else _STRING
+    return rb'[^"{}\[\]]*+(?:(?:' + string + containers + rb')[^"{}\[\]]*+)*+'
 
 
 _SHORT: Final = re.compile(skippable(), re.DOTALL)

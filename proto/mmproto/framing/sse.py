@@ -14,9 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mmproto.framing.events import Event
-
-MAX_HELD: Final = 64 * 1024
+from mmproto.framing.events import MAX_HELD, Event
 
 # Two line ends in a row. The LF of a final CRLF may stay behind: it is an empty line more, which is nothing.
 _BLANK: Final = re.compile(rb"\n\n|\n\r|\r\r")
@@ -30,6 +28,7 @@ class EventReader:
     """The events of one stream, however its bytes are split."""
 
     problem: Final = ""  # any bytes are an event stream, if perhaps one without events
+    missing: Final = ""
 
     def __init__(self) -> None:
         self._held = bytearray()

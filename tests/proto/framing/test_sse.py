@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmproto.framing.events import Event
-from mmproto.framing.sse import MAX_HELD, EventReader
+from mmproto.framing.events import MAX_HELD, Event
+from mmproto.framing.sse import EventReader
 
 CASES: list[tuple[str, bytes, list[tuple[str, bytes]]]] = [
     ("one line", b"data: x\n\n", [("", b"x")]),

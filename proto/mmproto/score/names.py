@@ -22,6 +22,7 @@ _OURS: Final = {
     "vercel_ai_gateway": frozenset({"vercel"}),
     "watsonx": frozenset({"ibm.watsonx.ai"}),
     "xai": frozenset({"x_ai"}),
+    "zhipu": frozenset({"z_ai", "zhipu"}),
 }
 # Hosts that no table can know: there the flavour of the API that is spoken is all there is.
 _ANYWHERE: Final = frozenset({"gateway_proxy", "openai_compatible_local"})

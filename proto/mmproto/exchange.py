@@ -157,7 +157,8 @@ class Exchange:
         if dialect is not None and not self._request_read:
             request = self._request_payload(dialect)
             for piece in request.decoder.feed(data):
-                request.document.feed(piece)
+                for event in request.read(piece):
+                    dialect.read_request_event(event)
 
     def request_document(self, document: Mapping[str, Any]) -> None:
         """The whole request, in place of `request_body`, from a caller that has parsed it already.
@@ -205,10 +206,11 @@ class Exchange:
             if not piece:
                 return
         if response.events is None:
-            response.document.feed(piece)
+            response.read(piece)
             return
         if (
             self._first_content_ns is not None
+            and response.has_lines
             and piece.endswith(b"\n\n")
             and response.events.is_between_events
             and not dialect.tells(piece)
@@ -288,18 +290,24 @@ class Exchange:
         request, self._request = self._request, None
         if request is None:
             return
+        dialect = self._dialect
         for piece in request.decoder.finish():
-            request.document.feed(piece)
-        if request.document.is_empty:
+            for event in request.read(piece):
+                dialect.read_request_event(event)
+        if request.events is not None:
+            for event in request.events.finish():
+                dialect.read_request_event(event)
+            return
+        if request.is_empty:
             return
         document: Any = None
         try:
-            document = request.document.finish()
+            document = request.finish()
         except MalformedJson:
-            document = request.document.partial()
+            document = request.partial()
             if complete and not self._damaged:
-                self._dialect.facts.anomaly("malformed_request")
-        self._dialect.read_request(document)
+                dialect.facts.anomaly("malformed_request")
+        dialect.read_request(document)
 
     def _finish_response(self, dialect: Dialect) -> str:
         """Reads what is left of the response; returns why it is malformed, or ""."""
@@ -313,14 +321,20 @@ class Exchange:
         if response.events is not None:
             for event in response.events.finish():
                 dialect.read_event(event)
+            for reason in (response.events.problem, response.events.missing):
+                if reason:
+                    dialect.facts.anomaly(reason)
+                    self._damaged = True
             return ""
-        if response.document.is_empty:
+        if response.is_empty:
             return response.decoder.damage or ("" if response.decoder.problem else NO_RESPONSE_BODY)
         try:
-            dialect.read_response(response.document.finish())
+            dialect.read_response(response.finish())
         except MalformedJson:
+            if dialect.answers_bytes and not response.is_json:
+                return ""
             if not response.decoder.problem:
-                partial = response.document.partial()
+                partial = response.partial()
                 if isinstance(partial, dict):
                     dialect.read_response(partial)
                     dialect.facts.terminated = False

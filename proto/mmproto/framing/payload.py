@@ -1,22 +1,47 @@
-"""The body of a message on its way through: content decoding, then events or one document."""
+"""The body of a message on its way through: content decoding, then events, one document, or a form.
+
+Binary framings are known by their content type alone. For everything that is text the first byte tells better
+than `content-type`: an event stream never begins with a brace, and an error in place of a stream often keeps
+the stream's type.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from mmproto.framing.bodies import BodyDecoder
-from mmproto.framing.events import EventFraming
-from mmproto.framing.jsonpick import JsonBody
+from mmproto.framing.documents import DocumentReader
+from mmproto.framing.events import Event, EventFraming
+from mmproto.framing.eventstream import FrameReader
+from mmproto.framing.jsonarray import ArrayReader
+from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.sse import EventReader
 
 _EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 _IGNORED: Final = b"\xef\xbb\xbf \t\r\n"
 
+# Content types (without parameters) whose bytes can be nothing else.
+_BINARY: Final[Mapping[str, Callable[[Mapping[str, str]], EventFraming]]] = {
+    "application/vnd.amazon.eventstream": lambda _headers: FrameReader(),
+}
+_LINES: Final = frozenset(
+    {
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+        "application/stream+json",
+        "application/json-seq",
+    }
+)
+
 
 class Style(Enum):
-    """What the body of an answer may be besides server-sent events."""
+    """What the text of an answer may be besides server-sent events."""
 
     DOCUMENT = auto()  # one JSON document
     DOCUMENTS = auto()  # JSON documents, one after another
@@ -24,23 +49,39 @@ class Style(Enum):
 
 
 class Payload:
-    """Reads one body; events and documents are told apart by the first byte.
-
-    The first byte tells better than `content-type`: an event stream never begins with a brace, and an error
-    in place of a stream often keeps the stream's type.
-    """
+    """Reads one body. Once `decided`, `events` is the framing of a stream, None for anything else."""
 
     def __init__(self, headers: Mapping[str, str], document: JsonBody, style: Style = Style.DOCUMENT) -> None:
         self.decoder = BodyDecoder(headers.get("content-encoding", ""))
         self.document = document
         self.events: EventFraming | None = None
         self.decided = False
-        self._style = style
-        self._stream_expected = "text/event-stream" in headers.get("content-type", "")
+        self.is_json = False  # begins as JSON does
         self._first = b""
+        content_type = headers.get("content-type", "")
+        kind = content_type.partition(";")[0].strip().lower()
+        self._stream_expected = kind == "text/event-stream"
+        self._style = Style.DOCUMENTS if kind in _LINES else style
+        if (binary := _BINARY.get(kind)) is not None:
+            self.events, self.decided = binary(headers), True
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether it is a stream of server-sent events, which may be told from deltas unread."""
+        return type(self.events) is EventReader
+
+    def read(self, piece: bytes) -> list[Event]:
+        """The events that the next decoded bytes complete; none of a document or a form."""
+        if not self.decided:
+            piece = self.sniff(piece)
+        if self.events is not None:
+            return self.events.feed(piece)
+        if piece:
+            self.document.feed(piece)
+        return []
 
     def sniff(self, piece: bytes) -> bytes:
-        """Decides between events and a document; returns the bytes to read, b"" while undecided."""
+        """Decides what the body is; returns the bytes to read, b"" while undecided."""
         self._first += piece
         start = self._first.lstrip(_IGNORED)
         if not start:
@@ -49,25 +90,49 @@ class Payload:
             return b""
         beginning = start[:6]
         if beginning[:1] in (b"{", b"["):
-            self.decided = True
+            self._decide_json(is_array=beginning[:1] == b"[")
         elif beginning.startswith(_EVENT_STARTS):
-            self.decided, self.events = True, EventReader()
+            self.events = EventReader()
         elif any(mark.startswith(beginning) for mark in _EVENT_STARTS):
             return b""
-        else:
-            self.decided = True
-            self.events = EventReader() if self._stream_expected else None
+        elif self._stream_expected:
+            self.events = EventReader()
+        self.decided = True
         self._first = b""
         return start
+
+    def _decide_json(self, *, is_array: bool) -> None:
+        self.is_json = True
+        if self._style is Style.DOCUMENTS:
+            self.events = DocumentReader()
+        elif self._style is Style.ARRAY and is_array:
+            self.events = ArrayReader()
 
     def lose(self) -> None:
         """Bytes are missing."""
         self.decoder.lose()
         self._first = b""
-        if self.events is not None:
-            self.events.lose()
-        elif not self.decided and self._stream_expected:
+        if not self.decided and self._stream_expected:
             self.decided, self.events = True, EventReader()
+        elif not self.decided and self._style is Style.DOCUMENTS:
+            self.decided, self.events = True, DocumentReader()
+        if self.events is not None:
             self.events.lose()
         else:
             self.document.lose()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of a document or a form has come."""
+        return self.document.is_empty
+
+    def finish(self) -> Any:
+        """The document, or the text fields of the form. Raises MalformedJson."""
+        return self.document.finish()
+
+    def partial(self) -> Any:
+        """What can be had of a document that was cut short."""
+        return self.document.partial()
+
+
+__all__ = ["MalformedJson", "Payload", "Style"]

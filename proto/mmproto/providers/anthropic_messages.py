@@ -1,16 +1,15 @@
-"""Anthropic messages: input EXCLUDES cache reads and writes; stream usage is laid over, field by field.
+"""Anthropic messages: stream usage is laid over, field by field; the passes of other models are portions.
 
 A stream opens with `message_start`, which has the exact input and a placeholder of 1 to 8 output tokens, and
 closes with `message_delta`, which has the final numbers of whatever changed. The delta's fields replace the
 start's, they are not added; the placeholder is never reported as output.
 
-`cache_creation` splits writes by lifetime; without it all writes count as 5 minutes, the API's default.
+`speed: fast` is a tier with a price of its own, whatever `service_tier` says beside it. Searches of the web
+are a unit; fetches cost nothing but their tokens. `inference_geo` has no bucket: no catalogue has rates by
+region.
 
-`iterations` lists the passes of one request. The top level is the sum of the passes of type `message`; passes
-of other types (`compaction`, `advisor_message`) are billed beside it. A pass without a model of its own ran
-on the requested model and is added here. An advisor pass names its own model and price: one call has one
-model, so it cannot be added without pricing it wrongly; it is left out, named `other_model_iterations`, and
-the quality is PARTIAL.
+The same shapes come from Azure (`/anthropic/v1/messages`), DeepSeek, OpenRouter, Snowflake, GitHub Copilot
+and any gateway; Vertex AI and Bedrock put them into paths and framings of their own.
 """
 
 from __future__ import annotations
@@ -19,13 +18,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import VALUE, Tree
-from mmproto.providers.counts import CONTRADICTORY_COUNTS, Counts
-from mmproto.providers.dialect import Dialect
-from mmproto.providers.facts import Measured, text
+from mmproto.providers import anthropic_usage
+from mmproto.providers.counts import Counts
+from mmproto.providers.dialect import REQUEST_TREE, Dialect
+from mmproto.providers.facts import Facts, Measured, Portion, nano_usd, text
 from mmproto.providers.route import Route
 from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
-_MESSAGE: Final[Tree] = {
+MESSAGE: Final[Tree] = {
     "id": VALUE,
     "type": VALUE,
     "model": VALUE,
@@ -35,7 +35,7 @@ _MESSAGE: Final[Tree] = {
     "code": VALUE,
 }
 _TELLING: Final = frozenset({"message_start", "message_delta", "message_stop", "error"})
-OTHER_MODEL: Final = "other_model_iterations"
+_FAST: Final = "fast"
 
 
 class AnthropicMessages(Dialect):
@@ -43,11 +43,12 @@ class AnthropicMessages(Dialect):
 
     operation: ClassVar[str] = "chat"
     flavour: ClassVar[str] = "anthropic"
-    response_tree: ClassVar[Tree] = _MESSAGE
+    request_tree: ClassVar[Tree] = {**REQUEST_TREE, "speed": VALUE}
+    response_tree: ClassVar[Tree] = MESSAGE
     telling_names: ClassVar[frozenset[str]] = _TELLING
     event_tree: ClassVar[Tree] = {
         "type": VALUE,
-        "message": _MESSAGE,
+        "message": MESSAGE,
         "delta": {"stop_reason": VALUE},
         "usage": VALUE,
         "error": VALUE,
@@ -60,6 +61,8 @@ class AnthropicMessages(Dialect):
         """As every request; Claude Code puts its session into `metadata.user_id`."""
         super().read_request(document)
         facts = self.facts
+        if isinstance(document, dict) and document.get("speed") == _FAST:
+            facts.request_tier = _FAST
         user, mark, session = facts.end_user.partition("_session_")
         if mark and not facts.session:
             facts.end_user, facts.session = user, session
@@ -100,8 +103,8 @@ class AnthropicMessages(Dialect):
     def _take_message(self, message: dict[str, Any]) -> None:
         facts = self.facts
         facts.response_shaped = facts.response_shaped or message.get("type") == "message"
-        facts.response_id = text(message.get("id"))
-        facts.response_model = text(message.get("model"))
+        facts.response_id = text(message.get("id")) or facts.response_id
+        facts.response_model = text(message.get("model")) or facts.response_model
         self._take_stop(message.get("stop_reason"))
         self._take_usage(message.get("usage"))
 
@@ -110,75 +113,62 @@ class AnthropicMessages(Dialect):
             self.facts.finish_reasons = [reason]
 
     def _take_usage(self, usage: Any) -> None:
-        if isinstance(usage, dict):
-            reported = {name: value for name, value in usage.items() if value is not None}
-            self._usage = {**(self._usage or {}), **reported}
-            self.facts.response_tier = text(reported.get("service_tier")) or self.facts.response_tier
+        if not isinstance(usage, dict):
+            return
+        reported = {name: value for name, value in usage.items() if value is not None}
+        self._usage = {**(self._usage or {}), **reported}
+        facts = self.facts
+        facts.response_tier = _tier(self._usage, facts.request_tier) or facts.response_tier
+        cost = nano_usd(reported.get("cost"))  # OpenRouter
+        if cost is not None:
+            facts.reported_cost_nano_usd = cost
+
+    def close(self, *, complete: bool) -> None:
+        """Tells the passes of other models apart, each at its own price."""
+        for other in self._passes().others:
+            quality = QUALITY_EXACT if other.whole else QUALITY_PARTIAL
+            self.portions.append(
+                Portion(
+                    Facts(
+                        request_model=other.model,
+                        streamed=self.facts.stream_requested,
+                        response_id=self.facts.response_id,
+                        response_model=other.model,
+                        response_tier=text((self._usage or {}).get("service_tier")),
+                        terminated=True,
+                    ),
+                    Measured(other.tokens, {}, quality),
+                    suffix=f"#iteration-{other.number}",
+                )
+            )
 
     def measured(self, *, complete: bool) -> Measured:
         """The overlaid usage; without a final output count, the input alone."""
-        usage = self._usage
-        if usage is None:
-            return Measured()
         counts = Counts(self.facts)
-        tokens: dict[str, int] = {}
-        whole = _add(counts, tokens, usage, with_output=self._final)
-        iterations = usage.get("iterations")
-        for iteration in iterations if isinstance(iterations, list) else ():
-            if not isinstance(iteration, dict) or iteration.get("type") in (None, "message"):
-                continue
-            model = text(iteration.get("model"))
-            if model and model not in (self.facts.response_model, self.facts.request_model):
-                counts.doubt(OTHER_MODEL)
-            else:
-                _add(counts, tokens, iteration, with_output=True)
+        own = self._passes(counts)
+        if not own.tokens:
+            return Measured()
         units: dict[str, float] = {}
-        searches = counts.get(usage.get("server_tool_use"), "web_search_requests")
+        searches = counts.get((self._usage or {}).get("server_tool_use"), "web_search_requests")
         if searches is not None:
             units["web_searches"] = float(searches)
-        if not tokens:
-            return Measured()
-        exact = whole and self._final and counts.sound
-        return Measured(tokens, units, QUALITY_EXACT if exact else QUALITY_PARTIAL)
+        exact = own.whole and self._final and counts.sound
+        return Measured(own.tokens, units, QUALITY_EXACT if exact else QUALITY_PARTIAL)
+
+    def _passes(self, counts: Counts | None = None) -> anthropic_usage.Passes:
+        facts = self.facts
+        model = facts.response_model or facts.request_model
+        return anthropic_usage.count(
+            counts or Counts(facts), self._usage or {}, model, with_output=self._final
+        )
 
 
-def _add(counts: Counts, tokens: dict[str, int], usage: Mapping[str, Any], *, with_output: bool) -> bool:
-    """Adds the buckets of one usage object; whether it has both input and output."""
-    fresh = counts.get(usage, "input_tokens")
-    read = counts.get(usage, "cache_read_input_tokens")
-    written = counts.get(usage, "cache_creation_input_tokens")
-    split = usage.get("cache_creation")
-    five_minutes = counts.get(split, "ephemeral_5m_input_tokens")
-    one_hour = counts.get(split, "ephemeral_1h_input_tokens")
-    if five_minutes is None and one_hour is None:
-        five_minutes = written
-    elif written is not None:
-        # The split may stem from the start of a stream whose end reports more writes.
-        grown = written - (five_minutes or 0) - (one_hour or 0)
-        if grown < 0:
-            counts.doubt(CONTRADICTORY_COUNTS)
-            five_minutes, one_hour = written, None
-        else:
-            five_minutes = (five_minutes or 0) + grown
-    output = counts.get(usage, "output_tokens") if with_output else None
-    thinking = (
-        counts.get(usage.get("output_tokens_details"), "thinking_tokens") if output is not None else None
-    )
-    if thinking is not None and output is not None and thinking > output:
-        counts.doubt(CONTRADICTORY_COUNTS)
-        thinking = output
-    found = {
-        "input": fresh,
-        "input_cache_read": read,
-        "input_cache_write_5m": five_minutes,
-        "input_cache_write_1h": one_hour,
-        "output": output - (thinking or 0) if output is not None else None,
-        "output_reasoning": thinking,
-    }
-    for bucket, count in found.items():
-        if count is not None:
-            tokens[bucket] = tokens.get(bucket, 0) + count
-    return fresh is not None and output is not None
+def _tier(usage: Mapping[str, Any], requested: str) -> str:
+    """The tier that served: the speed has the last word where it was fast."""
+    speed = text(usage.get("speed"))
+    if speed == _FAST or (not speed and requested == _FAST):
+        return _FAST
+    return text(usage.get("service_tier"))
 
 
 ROUTES: Final = (Route(r".*/v1/messages", AnthropicMessages),)

@@ -15,6 +15,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from mmproto.providers import (
+    anthropic_batches,
+    anthropic_complete,
     anthropic_messages,
     hosts,
     openai_chat,
@@ -34,6 +36,8 @@ _DIALECTS: Final = (
     openai_responses,
     openai_embeddings,
     anthropic_messages,
+    anthropic_batches,
+    anthropic_complete,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

@@ -15,7 +15,7 @@ E, P = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL
 
 def ask(body: bytes, *, close: bool = True, **fields: Any) -> Recognised:
     sent = wire.request("api.anthropic.com", "/v1/messages", wire.chat_request(model="claude-test", **fields))
-    [outcome] = wire.read(sent, body, close=close)
+    outcome, *_ = wire.read(sent, body, close=close)
     assert isinstance(outcome, Recognised)
     return outcome
 
@@ -112,8 +112,45 @@ USAGES: list[tuple[str, dict[str, Any], dict[str, int], int, tuple[str, ...]]] =
             ],
         },
         {"input": 100, "output": 10},
-        P,
-        ("other_model_iterations",),
+        E,
+        (),
+    ),
+    (
+        "an attempt that was declined is inside the top level or not: the passes tell",
+        {
+            "input_tokens": 300,
+            "output_tokens": 14,
+            "iterations": [
+                {"type": "message", "model": "claude-dear", "input_tokens": 100, "output_tokens": 4},
+                {
+                    "type": "fallback_message",
+                    "model": "claude-test-1",
+                    "input_tokens": 200,
+                    "output_tokens": 10,
+                },
+            ],
+        },
+        {"input": 200, "output": 10},
+        E,
+        (),
+    ),
+    (
+        "an alias is the model that it stands for",
+        {
+            "input_tokens": 5,
+            "output_tokens": 6,
+            "iterations": [
+                {
+                    "type": "compaction",
+                    "model": "claude-test-1-20260101",
+                    "input_tokens": 90,
+                    "output_tokens": 7,
+                }
+            ],
+        },
+        {"input": 95, "output": 13},
+        E,
+        (),
     ),
 ]
 

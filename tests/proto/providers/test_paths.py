@@ -65,14 +65,10 @@ OTHERS: list[tuple[str, str, str, str]] = [
     ("POST", "api.openai.com", "/v1/batches", "not_an_operation"),
     ("POST", "api.openai.com", "/v1/moderations", "not_an_operation"),
     ("POST", "api.openai.com", "/v1/threads/t/messages", "not_an_operation"),
-    ("POST", "api.anthropic.com", "/v1/messages/count_tokens", "not_an_operation"),
-    ("POST", "api.anthropic.com", "/v1/messages/batches", "not_an_operation"),
     ("POST", "api.anthropic.com", "/api/event_logging/batch", "not_an_operation"),
-    ("POST", "api.anthropic.com", "/v1/complete", "dialect_not_supported:anthropic"),
     ("POST", "api.openai.com", "/v1/images/generations", "dialect_not_supported:openai"),
     ("POST", "api.openai.com", "/v1/audio/speech", "dialect_not_supported:openai"),
     ("GET", "api.openai.com", "/v1/realtime?model=m", "dialect_not_supported:openai"),
-    ("POST", "api.cohere.com", "/v2/chat", "dialect_not_supported:cohere"),
     (
         "POST",
         "bedrock-runtime.us-east-1.amazonaws.com",
@@ -98,7 +94,6 @@ OTHERS: list[tuple[str, str, str, str]] = [
         "/google/v1beta/models/g:generateContent",
         "dialect_not_supported:gcp.gemini",
     ),
-    ("POST", "localhost:11434", "/api/embeddings", "dialect_not_supported:ollama"),
     ("GET", "adb-1.2.azuredatabricks.net", "/api/2.0/clusters/list", "not_llm"),
     ("POST", "x.snowflakecomputing.com", "/queries/v1/query-request", "not_llm"),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 import orjson
 
 from mmproto.exits import Exit
+from mmproto.score.coding import CODINGS
 from mmproto.score.folder import score_folder
 from mmproto.score.variants import FRAMINGS, GROUPS, expand
 
@@ -29,11 +31,18 @@ def version() -> None:
 
 
 def _framings(_context: click.Context, _parameter: click.Parameter, value: str) -> frozenset[str]:
-    try:
-        return expand(name.strip() for name in value.split(","))
-    except ValueError as error:
-        known = ", ".join([*GROUPS, *FRAMINGS])
-        raise click.BadParameter(f"{error} is none of {known}") from None
+    return expand(_chosen(value, (*GROUPS, *FRAMINGS)))
+
+
+def _codings(_context: click.Context, _parameter: click.Parameter, value: str) -> frozenset[str]:
+    return _chosen(value, CODINGS)
+
+
+def _chosen(value: str, known: Sequence[str]) -> frozenset[str]:
+    names = frozenset(name.strip() for name in value.split(","))
+    if unknown := names.difference(known):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(known)}")
+    return names
 
 
 @main.command()
@@ -47,6 +56,14 @@ def _framings(_context: click.Context, _parameter: click.Parameter, value: str) 
     help="How records are sent, separated by commas: h1 (length, chunked, close, websocket), h2 (h2, grpc), "
     "or any of these alone.",
 )
+@click.option(
+    "--coding",
+    "codings",
+    default=",".join(CODINGS),
+    show_default=True,
+    callback=_codings,
+    help="Content codings of the bodies, separated by commas.",
+)
 @click.option("--only", metavar="PROVIDER", default="", help="Only records of this provider.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of cuts, chunks and padding.")
 @click.option(
@@ -54,7 +71,14 @@ def _framings(_context: click.Context, _parameter: click.Parameter, value: str) 
 )
 @click.option("--details", is_flag=True, help="Name every record that is not exact, with its fields.")
 def score(
-    folder: Path, framings: frozenset[str], *, only: str, seed: int, output: str, details: bool
+    folder: Path,
+    framings: frozenset[str],
+    codings: frozenset[str],
+    *,
+    only: str,
+    seed: int,
+    output: str,
+    details: bool,
 ) -> None:
     """Measure the reading against recorded exchanges whose numbers are known.
 
@@ -62,10 +86,10 @@ def score(
     at random places, read as the sensor reads, and compared field by field. Exit code: 0 every record that is
     not ambiguous is exact, 1 not so, 2 wrong usage.
     """
-    report = score_folder(folder, framings, only=only, seed=seed)
+    report = score_folder(folder, framings=framings, codings=codings, only=only, seed=seed)
     if not report.scores and not report.unreadable:
         reason = f"no record of {only}" if only else "no record"
-        raise click.UsageError(f"{reason} below {folder} that these framings can carry")
+        raise click.UsageError(f"{reason} below {folder} that these framings and codings can carry")
     if output == "json":
         click.echo(orjson.dumps(report.to_json(), default=_plain, option=orjson.OPT_INDENT_2))
     else:

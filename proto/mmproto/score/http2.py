@@ -39,7 +39,7 @@ class Side:
             (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers
         ]
         block = self._packer.encode(lines, huffman=self._rng.random() < 0.8)
-        cut = self._rng.randrange(len(block) + 1) if self._rng.random() < 0.3 else len(block)
+        cut = self._rng.randrange(1, len(block) + 1) if self._rng.random() < 0.3 else len(block)
         first, rest = block[:cut], block[cut:]
         flags, payload = self._padded(first)
         if self._rng.random() < 0.2:  # a priority stands between the pad length and the block

@@ -11,7 +11,6 @@ reason and never counts as anything else.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -195,7 +194,7 @@ def _request_body(asked: Mapping[str, Any]) -> bytes:
 
 def _response_body(answered: Mapping[str, Any]) -> bytes:
     encoded = answered.get("body_b64")
-    return base64.b64decode(encoded) if isinstance(encoded, str) else _request_body(answered)
+    return shapes.decode(encoded) if isinstance(encoded, str) else _request_body(answered)
 
 
 def _is_aborted(document: Mapping[str, Any], answered: Mapping[str, Any]) -> bool:

@@ -41,9 +41,9 @@ class Score:
         return not self.record.expected.ambiguous
 
 
-def score(record: Record, framings: frozenset[str], seed: int) -> Score | None:
-    """Scores a record; None where none of `framings` can carry it."""
-    ways = variants_of(record, framings)
+def score(record: Record, framings: frozenset[str], codings: frozenset[str], seed: int) -> Score | None:
+    """Scores a record; None where none of `framings` and `codings` can carry it."""
+    ways = variants_of(record, framings, codings)
     if not ways:
         return None
     results = [(way, _sent(record, way, seed)) for way in ways]

@@ -48,21 +48,13 @@ class Variant:
 
 
 def expand(names: Iterable[str]) -> frozenset[str]:
-    """The framings that `names`, groups among them, stand for. Raises ValueError with the unknown one."""
-    found: set[str] = set()
-    for name in names:
-        if name in GROUPS:
-            found.update(GROUPS[name])
-        elif name in FRAMINGS:
-            found.add(name)
-        else:
-            raise ValueError(name)
-    return frozenset(found)
+    """The framings that `names` of framings and of groups stand for."""
+    return frozenset(framing for name in names for framing in GROUPS.get(name, (name,)))
 
 
-def variants_of(record: Record, framings: frozenset[str]) -> list[Variant]:
-    """The ways to send `record`, the plainest first."""
-    return [variant for variant in _all(record) if variant.framing in framings]
+def variants_of(record: Record, framings: frozenset[str], names: frozenset[str]) -> list[Variant]:
+    """The ways to send `record` in `framings` and the content codings `names`, the plainest first."""
+    return [way for way in _all(record) if way.framing in framings and way.coding in names]
 
 
 def _all(record: Record) -> Iterator[Variant]:

@@ -18,10 +18,13 @@ from mmproto.providers import (
     anthropic_batches,
     anthropic_complete,
     anthropic_messages,
+    cohere_chat,
+    cohere_embed,
     hosts,
     openai_chat,
     openai_embeddings,
     openai_responses,
+    rerank,
 )
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.route import Route
@@ -38,6 +41,9 @@ _DIALECTS: Final = (
     anthropic_messages,
     anthropic_batches,
     anthropic_complete,
+    cohere_chat,
+    cohere_embed,
+    rerank,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

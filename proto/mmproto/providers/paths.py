@@ -20,11 +20,18 @@ from mmproto.providers import (
     anthropic_messages,
     cohere_chat,
     cohere_embed,
+    gemini,
+    gemini_batches,
+    gemini_embeddings,
+    gemini_interactions,
+    gemini_live,
     hosts,
     openai_chat,
     openai_embeddings,
     openai_responses,
     rerank,
+    vertex_partners,
+    vertex_predict,
 )
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.route import Route
@@ -44,6 +51,13 @@ _DIALECTS: Final = (
     cohere_chat,
     cohere_embed,
     rerank,
+    gemini,
+    gemini_embeddings,
+    gemini_interactions,
+    gemini_batches,
+    gemini_live,
+    vertex_predict,
+    vertex_partners,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

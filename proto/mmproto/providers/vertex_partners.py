@@ -1,0 +1,45 @@
+"""Other companies' models on Vertex AI: `rawPredict` and `streamRawPredict` pass a request on as it is.
+
+Anthropic's speak Anthropic's dialect, with the model (`claude-x@date`) in the path and not in the body, and
+a model named `count-tokens` that counts for nothing. All others, and endpoints of the user's own, speak
+OpenAI's.
+
+Source: cloud.google.com/vertex-ai/generative-ai/docs/partner-models.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from mmproto.providers.anthropic_batches import AnthropicTokenCount
+from mmproto.providers.anthropic_messages import AnthropicMessages
+from mmproto.providers.openai_chat import OpenAIChat
+from mmproto.providers.route import Route
+
+
+class VertexAnthropic(AnthropicMessages):
+    """POST .../publishers/anthropic/models/MODEL:rawPredict and :streamRawPredict"""
+
+    flavour: ClassVar[str] = "gcp.vertex_ai"
+
+
+class VertexTokenCount(AnthropicTokenCount):
+    """POST .../publishers/anthropic/models/count-tokens:rawPredict"""
+
+    flavour: ClassVar[str] = "gcp.vertex_ai"
+
+
+class VertexPartner(OpenAIChat):
+    """POST .../models/MODEL:rawPredict and :streamRawPredict of any other company"""
+
+    flavour: ClassVar[str] = "gcp.vertex_ai"
+
+
+_RAW: Final = r":(?:rawPredict|streamRawPredict)"
+ROUTES: Final = (
+    Route(
+        rf".*/publishers/anthropic/models/count-tokens[^/:]*{_RAW}", VertexTokenCount, free="token_counting"
+    ),
+    Route(rf".*/publishers/anthropic/models/(?P<model>[^/:]+){_RAW}", VertexAnthropic),
+    Route(rf".*/(?:models|endpoints)/(?P<model>[^/:]+){_RAW}", VertexPartner),
+)

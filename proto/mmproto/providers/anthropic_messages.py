@@ -23,7 +23,6 @@ from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.facts import Facts, Measured, Portion, nano_usd, text
 from mmproto.providers.route import Route
-from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 MESSAGE: Final[Tree] = {
     "id": VALUE,
@@ -125,8 +124,8 @@ class AnthropicMessages(Dialect):
 
     def close(self, *, complete: bool) -> None:
         """Tells the passes of other models apart, each at its own price."""
-        for other in self._passes().others:
-            quality = QUALITY_EXACT if other.whole else QUALITY_PARTIAL
+        counts = Counts(self.facts)
+        for other in self._passes(counts).others:
             self.portions.append(
                 Portion(
                     Facts(
@@ -137,7 +136,7 @@ class AnthropicMessages(Dialect):
                         response_tier=text((self._usage or {}).get("service_tier")),
                         terminated=True,
                     ),
-                    Measured(other.tokens, {}, quality),
+                    Measured(other.tokens, {}, counts.quality(whole=other.whole)),
                     suffix=f"#iteration-{other.number}",
                 )
             )
@@ -152,15 +151,12 @@ class AnthropicMessages(Dialect):
         searches = counts.get((self._usage or {}).get("server_tool_use"), "web_search_requests")
         if searches is not None:
             units["web_searches"] = float(searches)
-        exact = own.whole and self._final and counts.sound
-        return Measured(own.tokens, units, QUALITY_EXACT if exact else QUALITY_PARTIAL)
+        return Measured(own.tokens, units, counts.quality(whole=own.whole and self._final))
 
-    def _passes(self, counts: Counts | None = None) -> anthropic_usage.Passes:
+    def _passes(self, counts: Counts) -> anthropic_usage.Passes:
         facts = self.facts
         model = facts.response_model or facts.request_model
-        return anthropic_usage.count(
-            counts or Counts(facts), self._usage or {}, model, with_output=self._final
-        )
+        return anthropic_usage.count(counts, self._usage or {}, model, with_output=self._final)
 
 
 def _tier(usage: Mapping[str, Any], requested: str) -> str:

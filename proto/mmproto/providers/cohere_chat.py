@@ -112,7 +112,7 @@ class CohereGenerate(CohereChat):
 
 
 ROUTES: Final = (
-    Route(r".*/v[12]/chat", CohereChat),
+    Route(r".*/v2/chat", CohereChat),
+    Route(r"(.*/v1)?/chat", CohereChat, providers=frozenset({"cohere", "azure.ai.inference"})),
     Route(r"(.*/v1)?/(generate|summarize)", CohereGenerate, providers=frozenset({"cohere"})),
-    Route(r"(.*/v1)?/chat", CohereChat, providers=frozenset({"cohere"})),
 )

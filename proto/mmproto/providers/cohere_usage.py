@@ -21,7 +21,6 @@ from typing import Any
 
 from mmproto.providers.counts import Counts, divide
 from mmproto.providers.facts import Facts, Measured
-from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 
 def measure(usage: Any, facts: Facts, *, has_output: bool = True) -> Measured:
@@ -52,5 +51,4 @@ def measure(usage: Any, facts: Facts, *, has_output: bool = True) -> Measured:
     if not tokens and not units:
         return Measured()
     whole = whole_input is not None and (whole_output is not None or not has_output)
-    exact = counts.sound and (whole or bool(units))
-    return Measured(tokens, units, QUALITY_EXACT if exact else QUALITY_PARTIAL)
+    return Measured(tokens, units, counts.quality(whole=whole or bool(units)))

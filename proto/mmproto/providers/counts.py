@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mmproto import usage as limits
 from mmproto.providers.facts import Facts
+from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL, Quality
 
 # Names of anomalies: exposed by `Recognised.anomalies` and counted by reason.
 BAD_COUNT: Final = "bad_count"
@@ -70,6 +71,10 @@ class Counts:
                 self.doubt(BAD_COUNT)
             return None
         return self.get({"": int(digits[:20])}, "")
+
+    def quality(self, *, whole: bool = True) -> Quality:
+        """Of a usage of which all that was read is plausible; `whole`: nothing of it is missing."""
+        return QUALITY_EXACT if whole and self.sound else QUALITY_PARTIAL
 
     def doubt(self, reason: str) -> None:
         """The counts cannot all be right."""

@@ -26,6 +26,8 @@ from mmproto.providers import (
     gemini_interactions,
     gemini_live,
     hosts,
+    mistral,
+    ollama,
     openai_chat,
     openai_embeddings,
     openai_responses,
@@ -58,6 +60,8 @@ _DIALECTS: Final = (
     gemini_live,
     vertex_predict,
     vertex_partners,
+    mistral,
+    ollama,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

@@ -18,7 +18,6 @@ from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.facts import Measured, nano_usd, text
 from mmproto.providers.route import Route
-from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 _TREE: Final[Tree] = {
     "id": VALUE,
@@ -83,16 +82,12 @@ class Rerank(Dialect):
         billed = meta.get("billed_units")
         units = counts.units(billed, "search_units") or counts.units(usage, "rerank_units", "search_units")
         if units:
-            return Measured({}, {"rerank_units": units}, _quality(counts))
+            return Measured({}, {"rerank_units": units}, counts.quality())
         names = ("prompt_tokens", "input_tokens", "total_tokens")
         for source in (usage, billed, meta.get("tokens")):
             if tokens := counts.get(source, *names):
-                return Measured({"input": tokens}, {}, _quality(counts))
+                return Measured({"input": tokens}, {}, counts.quality())
         return Measured()
-
-
-def _quality(counts: Counts) -> Any:
-    return QUALITY_EXACT if counts.sound else QUALITY_PARTIAL
 
 
 ROUTES: Final = (

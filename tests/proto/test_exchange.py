@@ -176,7 +176,7 @@ def test_a_damaged_request_does_not_lose_the_answer() -> None:
 
 def test_an_unreadable_content_coding_is_a_call_without_counts() -> None:
     exchange = begin()
-    answer(exchange, b"\x1b\x33\x00", headers=(("content-encoding", "br"),))
+    answer(exchange, b"\x1b\x33\x00", headers=(("content-encoding", "compress"),))
     outcome = recognised(exchange.end(T0))
     assert outcome.anomalies == ("content_encoding_unsupported",)
     assert (outcome.call.usage.quality, outcome.call.billable) == (Quality.QUALITY_UNKNOWN, True)

@@ -26,6 +26,10 @@ class Quirk(Enum):
     THINKING_ONLY_IN_TOTAL = auto()
     # Audio tokens are beside `prompt_tokens`, not inside.
     AUDIO_OUTSIDE_PROMPT = auto()
+    # The cost in the usage is what another provider of the same model charges.
+    COST_IS_ANOTHERS = auto()
+    # Calls are paid for by a subscription, not by their tokens.
+    SUBSCRIPTION = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,22 @@ class Host:
 
 _XAI = frozenset({Quirk.REASONING_OUTSIDE_COMPLETION})
 _AZURE_PATHS = {"/openai/": "azure.ai.openai"}
+_AZURE = frozenset({Quirk.COST_IS_ANOTHERS})
+_PLAN = frozenset({Quirk.SUBSCRIPTION})
 
 HOSTS: Final = (
     Host("api.openai.com", "openai"),
     Host("*.api.openai.com", "openai"),
+    Host("chatgpt.com", "openai", _PLAN),  # Codex with a ChatGPT account
     Host("*.openai.azure.com", "azure.ai.openai"),
     Host("*.cognitiveservices.azure.com", "azure.ai.openai"),
-    Host("*.services.ai.azure.com", "azure.ai.inference", by_path=_AZURE_PATHS),
-    Host("*.models.ai.azure.com", "azure.ai.inference"),
-    Host("*.inference.ai.azure.com", "azure.ai.inference"),
-    Host("models.inference.ai.azure.com", "azure.ai.inference"),
+    Host("*.openai.azure.us", "azure.ai.openai"),
+    Host("*.openai.azure.cn", "azure.ai.openai"),
+    Host("*.cognitiveservices.azure.us", "azure.ai.openai"),
+    Host("*.services.ai.azure.com", "azure.ai.inference", _AZURE, _AZURE_PATHS),
+    Host("*.models.ai.azure.com", "azure.ai.inference", _AZURE),
+    Host("*.inference.ai.azure.com", "azure.ai.inference", _AZURE),
+    Host("models.inference.ai.azure.com", "azure.ai.inference", _AZURE),
     Host("api.anthropic.com", "anthropic"),
     Host("*.anthropic.com", "anthropic"),
     Host("api.groq.com", "groq"),
@@ -58,7 +68,7 @@ HOSTS: Final = (
     Host("codestral.mistral.ai", "mistral_ai"),
     Host("api.x.ai", "x_ai", _XAI),
     Host("*.api.x.ai", "x_ai", _XAI),
-    Host("api.perplexity.ai", "perplexity"),
+    Host("api.perplexity.ai", "perplexity", frozenset({Quirk.REASONING_MAY_BE_OUTSIDE})),
     Host("api.cohere.com", "cohere"),
     Host("api.cohere.ai", "cohere"),
     Host("bedrock-runtime.*.amazonaws.com", "aws.bedrock"),
@@ -88,6 +98,8 @@ HOSTS: Final = (
     Host("dashscope.aliyuncs.com", "alibaba"),
     Host("dashscope-intl.aliyuncs.com", "alibaba"),
     Host("dashscope-us.aliyuncs.com", "alibaba"),
+    Host("coding-intl.dashscope.aliyuncs.com", "alibaba", _PLAN),
+    Host("coding.dashscope.aliyuncs.com", "alibaba", _PLAN),
     Host("*.azuredatabricks.net", "databricks"),
     Host("*.cloud.databricks.com", "databricks"),
     Host("*.gcp.databricks.com", "databricks"),
@@ -109,18 +121,23 @@ HOSTS: Final = (
     Host("api.hyperbolic.xyz", "hyperbolic"),
     Host("api.sambanova.ai", "sambanova"),
     Host("integrate.api.nvidia.com", "nvidia"),
+    Host("ai.api.nvidia.com", "nvidia"),
     Host("api.studio.nebius.ai", "nebius"),
     Host("api.studio.nebius.com", "nebius"),
     Host("api.tokenfactory.nebius.com", "nebius"),
+    Host("api.tokenfactory.*.nebius.com", "nebius"),
     Host("inference.baseten.co", "baseten"),
+    Host("*.api.baseten.co", "baseten"),
     Host("api.ai21.com", "ai21"),
     Host("api.minimax.io", "minimax"),
     Host("api.minimax.chat", "minimax"),
     Host("api.minimaxi.com", "minimax"),
     Host("ark.*.volces.com", "volcengine"),
+    Host("ark.*.bytepluses.com", "volcengine"),
     Host("api.siliconflow.cn", "siliconflow"),
     Host("api.siliconflow.com", "siliconflow"),
     Host("api.lambda.ai", "lambda"),
+    Host("api.lambdalabs.com", "lambda"),
     Host("models.github.ai", "github"),
     Host("api.githubcopilot.com", "github_copilot"),
     Host("*.githubcopilot.com", "github_copilot"),
@@ -128,6 +145,30 @@ HOSTS: Final = (
     Host("*.endpoints.kepler.ai.cloud.ovh.net", "ovhcloud"),
     Host("inference.do-ai.run", "digitalocean"),
     Host("api.scaleway.ai", "scaleway"),
+    Host("*.agents.do-ai.run", "digitalocean"),
+    Host("api.featherless.ai", "featherless"),
+    Host("api.friendli.ai", "friendli"),
+    Host("api.inceptionlabs.ai", "inception"),
+    Host("api.inference.net", "inference_net"),
+    Host("api.kluster.ai", "kluster"),
+    Host("api.parasail.io", "parasail"),
+    Host("api.reka.ai", "reka"),
+    Host("api.stepfun.com", "stepfun"),
+    Host("api.upstage.ai", "upstage"),
+    Host("api.venice.ai", "venice"),
+    Host("api.poe.com", "poe"),
+    Host("llm.chutes.ai", "chutes"),
+    Host("api.hunyuan.cloud.tencent.com", "tencent"),
+    Host("qianfan.baidubce.com", "baidu"),
+    Host("spark-api-open.xf-yun.com", "iflytek"),
+    Host("api.lingyiwanwu.com", "lingyi"),
+    Host("api.baichuan-ai.com", "baichuan"),
+    # Gateways: what they charge is their own price.
+    Host("router.requesty.ai", "requesty"),
+    Host("api.aimlapi.com", "aimlapi"),
+    Host("ai-gateway.helicone.ai", "helicone"),
+    Host("oai.helicone.ai", "openai"),
+    Host("anthropic.helicone.ai", "anthropic"),
 )
 # Local servers are reached under any name; their own default port tells.
 PORTS: Final[Mapping[str, str]] = {"11434": "ollama"}

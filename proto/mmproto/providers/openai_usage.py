@@ -1,43 +1,82 @@
 """The usage object of OpenAI and of the many that copied it, in disjoint buckets.
 
-`prompt_tokens` (Responses: `input_tokens`) INCLUDES cached, cache-write and audio tokens; `completion_tokens`
-(`output_tokens`) INCLUDES reasoning and audio. OpenAI does not say how long a cache write lives; its writes
-count as `input_cache_write_5m`, the shorter of the two buckets. Rejected prediction tokens are inside the
-completion and priced like it: they have no bucket of their own.
+`prompt_tokens` (Responses: `input_tokens`) INCLUDES cached, cache-write, audio and image tokens;
+`completion_tokens` (`output_tokens`) INCLUDES reasoning and audio. OpenAI does not say how long a cache write
+lives; its writes count as `input_cache_write_5m`, the shorter of the two buckets. Rejected prediction tokens
+are inside the completion and priced like it: they have no bucket of their own.
 
-Copies differ in what is inside what. Where a usage carries a total, the total decides; where it does not, the
-host's quirks do (`hosts.Quirk`). Subsets that exceed their whole are cut to it and reported as contradictory:
-totals stay the provider's own, and nothing goes below zero.
+Copies differ in names, which tables here list, and in what is inside what. Where a usage carries a total,
+the total decides; where it does not, the host's quirks do (`hosts.Quirk`). Subsets that exceed their whole
+are cut to it and reported as contradictory: totals stay the provider's own, and nothing goes below zero.
+Cached tokens and tokens of a modality may overlap, which only realtime sessions take apart
+(`cached_tokens_details`); elsewhere what is cached counts as cached.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from mmproto.providers import cost
 from mmproto.providers.counts import CONTRADICTORY_COUNTS, Counts, divide
 from mmproto.providers.facts import Facts, Measured
 from mmproto.providers.hosts import Quirk
 from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
+# Assistants and transcriptions write `..._token_details`, everything else the plural.
+_INPUT_DETAILS: Final = (
+    "prompt_tokens_details",
+    "input_tokens_details",
+    "prompt_token_details",
+    "input_token_details",
+)
+_OUTPUT_DETAILS: Final = (
+    "completion_tokens_details",
+    "output_tokens_details",
+    "completion_token_details",
+    "output_token_details",
+)
+# The same number has other names at the top level, or in the details of gateways that speak several dialects.
+_READ: Final = (
+    "prompt_cache_hit_tokens",
+    "cached_tokens",
+    "num_cached_tokens",
+    "cache_read_input_tokens",
+    "cached_prompt_tokens",
+)
+_WRITTEN: Final = (
+    "cache_write_tokens",
+    "cache_creation_tokens",
+    "cache_creation_input_tokens",
+    "cache_write_input_tokens",
+)
+# Searches that the provider made on its own and charges for, by the place of their number.
+_SEARCHES: Final = (
+    ("num_search_queries",),  # Perplexity
+    ("server_side_tool_usage_details", "web_search_calls"),  # xAI
+    ("server_tool_use", "web_search_requests"),  # gateways to Anthropic
+)
+
 
 def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: bool = True) -> Measured:
-    """Buckets of a whole `usage` object. `has_output` is false for embeddings, which generate nothing."""
+    """Buckets of a whole `usage` object. `has_output` is false for embeddings, which generate nothing.
+
+    The cost that the usage reports goes into `facts`.
+    """
     if not isinstance(usage, dict):
         return Measured()
+    amount = cost.reported(usage)
+    if amount is not None and Quirk.COST_IS_ANOTHERS not in quirks:
+        facts.reported_cost_nano_usd = amount
     counts = Counts(facts)
-    whole_input = counts.get(usage, "prompt_tokens", "input_tokens")
+    input_details, output_details = _first(usage, _INPUT_DETAILS), _first(usage, _OUTPUT_DETAILS)
+    whole_input = _whole_input(counts, usage)
     whole_output = counts.get(usage, "completion_tokens", "output_tokens") if has_output else None
     total = counts.get(usage, "total_tokens")
-    input_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-    audio_in = counts.get(input_details, "audio_tokens")
-    # Some put the detail one level up.
-    reasoning = counts.get(output_details, "reasoning_tokens")
-    if reasoning is None:
-        reasoning = counts.get(usage, "reasoning_tokens")
     if has_output and whole_output is None and total is not None and whole_input is not None:
         # Legacy completions leave `completion_tokens` out where nothing was generated.
         whole_output = total - whole_input if total >= whole_input else None
+    inside = _inside_input(counts, usage, input_details)
+    reasoning = _either(counts, output_details, usage, "reasoning_tokens")
     if whole_input is not None and whole_output is not None:
         whole_input, whole_output = _settle(
             counts,
@@ -45,20 +84,12 @@ def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: b
             whole_input=whole_input,
             whole_output=whole_output,
             total=total,
-            audio_in=audio_in or 0,
+            inside=inside,
             reasoning=reasoning or 0,
         )
     tokens: dict[str, int] = {}
     if whole_input is not None:
-        cached = counts.get(input_details, "cached_tokens")
-        if cached is None:
-            cached = counts.get(usage, "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
-        subsets = {
-            "input_cache_read": cached,
-            "input_cache_write_5m": counts.get(input_details, "cache_write_tokens", "cache_creation_tokens"),
-            "input_audio": audio_in,
-        }
-        divide(counts, tokens, "input", whole_input, subsets)
+        divide(counts, tokens, "input", whole_input, _fitting(inside, whole_input))
     if whole_output is not None:
         subsets = {
             "output_reasoning": reasoning,
@@ -70,7 +101,88 @@ def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: b
         return Measured()
     complete = whole_input is not None and (whole_output is not None or not has_output)
     exact = complete and counts.sound
-    return Measured(tokens, {}, QUALITY_EXACT if exact else QUALITY_PARTIAL)
+    return Measured(tokens, searches(counts, usage), QUALITY_EXACT if exact else QUALITY_PARTIAL)
+
+
+def measure_images(usage: Any, facts: Facts) -> Measured:
+    """As `measure`, for a usage of which the output is images, except where it says that some is text."""
+    measured = measure(usage, facts, frozenset())
+    split = _first(usage, _OUTPUT_DETAILS) if isinstance(usage, dict) else None
+    said = isinstance(split, dict) and split.get("image_tokens") is not None
+    if "output" in measured.tokens and not said:
+        tokens = measured.tokens
+        tokens["output_image"] = tokens.pop("output") + tokens.get("output_image", 0)
+    return measured
+
+
+def searches(counts: Counts, usage: dict[str, Any]) -> dict[str, float]:
+    """The searches in a usage object as units; none where it names none."""
+    for place in _SEARCHES:
+        source: Any = usage
+        for name in place[:-1]:
+            source = source.get(name) if isinstance(source, dict) else None
+        found = counts.get(source, place[-1])
+        if found:
+            return {"web_searches": float(found)}
+    return {}
+
+
+def _first(usage: dict[str, Any], names: tuple[str, ...]) -> Any:
+    for name in names:
+        if found := usage.get(name):
+            return found
+    return None
+
+
+def _either(counts: Counts, details: Any, usage: dict[str, Any], *names: str) -> int | None:
+    """A detail, which some put one level up."""
+    found = counts.get(details, *names)
+    return found if found is not None else counts.get(usage, *names)
+
+
+def _whole_input(counts: Counts, usage: dict[str, Any]) -> int | None:
+    whole = counts.get(usage, "prompt_tokens", "input_tokens")
+    if whole is None:
+        hit = counts.get(usage, "prompt_cache_hit_tokens")
+        missed = counts.get(usage, "prompt_cache_miss_tokens")
+        if hit is not None and missed is not None:
+            whole = hit + missed
+    return whole
+
+
+def _inside_input(counts: Counts, usage: dict[str, Any], details: Any) -> dict[str, int | None]:
+    """The parts of the input by bucket, before they are held against the whole."""
+    read = counts.get(details, "cached_tokens", *_READ[1:])
+    if read is None:
+        read = counts.get(usage, *_READ)
+    inside = {
+        "input_cache_read": read,
+        "input_cache_write_5m": _either(counts, details, usage, *_WRITTEN),
+        "input_audio": counts.get(details, "audio_tokens"),
+        "input_image": counts.get(details, "image_tokens"),
+        "input_video": counts.get(details, "video_tokens"),
+    }
+    split = details.get("cached_tokens_details") if isinstance(details, dict) else None
+    audio, image = counts.get(split, "audio_tokens"), counts.get(split, "image_tokens")
+    if read is not None and audio is not None and audio <= min(read, inside["input_audio"] or 0):
+        inside["input_cache_read"] = read - audio
+        inside["input_audio"] = (inside["input_audio"] or 0) - audio
+        inside["input_audio_cache_read"] = audio
+    if image is not None and image <= (inside["input_image"] or 0):
+        inside["input_image"] = (inside["input_image"] or 0) - image
+    return inside
+
+
+def _fitting(inside: dict[str, int | None], whole: int) -> dict[str, int | None]:
+    """`inside` without the tokens of a modality that were cached: what overlaps counts as cached."""
+    room = whole - sum(count or 0 for bucket, count in inside.items() if "cache" in bucket)
+    fitting = dict(inside)
+    for bucket in ("input_audio", "input_image", "input_video"):
+        count = inside[bucket]
+        if count is not None and 0 <= room < count <= whole:
+            fitting[bucket] = room
+        room -= fitting[bucket] or 0
+    return fitting
 
 
 def _settle(
@@ -80,15 +192,17 @@ def _settle(
     whole_input: int,
     whole_output: int,
     total: int | None,
-    audio_in: int,
+    inside: dict[str, int | None],
     reasoning: int,
 ) -> tuple[int, int]:
     """(all input, all output) once it is known what the two reported numbers include."""
+    audio_in = inside["input_audio"] or 0
+    cached = (inside["input_cache_read"] or 0) + (inside["input_cache_write_5m"] or 0)
     beside = total - whole_input - whole_output if total is not None else None
     if beside and beside == reasoning:
         return whole_input, whole_output + reasoning
-    if beside and beside == audio_in:
-        return whole_input + audio_in, whole_output
+    if beside and beside in (audio_in, cached):
+        return whole_input + beside, whole_output
     if beside and beside > 0 and Quirk.THINKING_ONLY_IN_TOTAL in quirks:
         return whole_input, whole_output + beside
     if beside is None:

@@ -11,6 +11,11 @@ from mmproto.score.observed import Observed
 from mmproto.score.record import Record
 
 TOKEN_FIELDS: Final = frozenset(TOKENS)
+_WHOLE: Final = {
+    "cached_read_tokens": "input_tokens",
+    "cache_write_tokens": "input_tokens",
+    "reasoning_tokens": "output_tokens",
+}
 
 
 class Difference(NamedTuple):
@@ -89,9 +94,10 @@ def _subsets(observed: Observed, record: Record) -> Iterator[Difference]:
         if name not in record.expected.values:
             continue
         accepted = [count or 0 for count in _accepted(record, name)]
-        if name == "reasoning_tokens":
-            # Some providers report more reasoning than output: disjoint buckets hold what fits.
-            accepted.append(min(accepted[0], observed.tokens["output_tokens"] or 0))
+        if not observed.exact:
+            # Some providers report more of a part than of the whole: disjoint buckets hold what fits, and
+            # then no longer say that they are exact.
+            accepted.append(min(accepted[0], observed.tokens[_WHOLE[name]] or 0))
         ours = observed.tokens[name]
         if (ours or 0) not in accepted and name not in observed.estimated:
             yield Difference(name, ours, record.expected.values[name])

@@ -12,23 +12,28 @@ from mmproto.score.compare import differences
 from mmproto.score.observed import observe
 from mmproto.score.record import Record
 from mmproto.v1.call_pb2 import Call
-from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_EXACT, Usage
+from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_EXACT, QUALITY_PARTIAL, Quality, Usage
 
 COUNTS = {"input": 30, "output": 12}
 
 
 def call(
-    tokens: dict[str, int] | None = None, *, estimated: tuple[str, ...] = (), **fields: Any
+    tokens: dict[str, int] | None = None,
+    *,
+    estimated: tuple[str, ...] = (),
+    quality: Quality = QUALITY_EXACT,
+    **fields: Any,
 ) -> Recognised:
     counts = COUNTS if tokens is None else tokens
-    quality = QUALITY_ESTIMATED if estimated else QUALITY_EXACT
     made: dict[str, Any] = {
         "provider": "openai",
         "operation": "chat",
         "request_model": "gpt-test",
         "response_model": "gpt-test-2026",
         "billable": True,
-        "usage": Usage(tokens=counts, quality=quality, estimated=estimated),
+        "usage": Usage(
+            tokens=counts, quality=QUALITY_ESTIMATED if estimated else quality, estimated=estimated
+        ),
     }
     return Recognised(Call(**made | fields))
 
@@ -78,10 +83,14 @@ def test_none_of_a_subset_and_not_reported_are_the_same() -> None:
     assert wrong(call({"input": 30, "input_cache_read": 0, "output": 12}), record()) == set()
 
 
-def test_more_reasoning_than_output_is_cut_to_it() -> None:
+def test_more_of_a_part_than_of_the_whole_is_cut_to_it_and_not_exact() -> None:
     odd = record(chat(reasoning_tokens=20))
-    assert wrong(call({"input": 30, "output": 0, "output_reasoning": 12}), odd) == set()
-    assert wrong(call({"input": 30, "output": 5, "output_reasoning": 7}), odd) == {"reasoning_tokens"}
+    cut = {"input": 30, "output": 0, "output_reasoning": 12}
+    assert wrong(call(cut), odd) == {"reasoning_tokens"}
+    assert wrong(call(cut, quality=QUALITY_PARTIAL), odd) == set()
+    assert wrong(call(cut | {"output": 5, "output_reasoning": 7}, quality=QUALITY_PARTIAL), odd) == {
+        "reasoning_tokens"
+    }
 
 
 def test_other_values_are_right_in_pairs() -> None:

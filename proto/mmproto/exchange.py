@@ -54,8 +54,8 @@ NO_RESPONSE_BODY: Final = "response_body_missing"
 COUNTED_IN_PORTIONS: Final = "counted_in_portions"
 
 # Ends at which the observer knows that no provider worked: it never had a connection, or one that was closed
-# before the first byte of an answer.
-NOT_SERVED: Final = frozenset({"upstream_unreachable", "upstream_closed"})
+# before the first byte of an answer, or the server said that it had not begun.
+NOT_SERVED: Final = frozenset({"upstream_unreachable", "upstream_closed", "stream_refused"})
 
 
 class Exchange:

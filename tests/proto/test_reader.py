@@ -1,4 +1,4 @@
-"""Connections: pairing, roles, verdicts, gaps, late joins; and any split gives the same outcomes."""
+"""HTTP/1.1 connections: pairing, roles, verdicts, gaps, late joins; any split gives the same outcomes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.proto import wire
 
 from mmproto.endpoint import Endpoint
-from mmproto.exchange import Dropped, Failed, Outcome, Recognised
+from mmproto.exchange import Dropped, Outcome, Recognised
 from mmproto.reader import ConnectionReader, Direction, Verdict
 from mmproto.v1.call_pb2 import HostSource
 from mmproto.v1.usage_pb2 import Quality
@@ -22,7 +22,6 @@ MODELS = wire.request("api.openai.com", "/v1/models", method="GET")
 FOREIGN = wire.request("example.com", "/", method="GET")
 EVENTS = wire.sse(wire.chat_chunks(usage=wire.chat_usage()), done=True)
 NO = wire.response(b"ok", content_type="text/plain")
-H2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 Step = tuple[Direction, bytes]
 
@@ -52,7 +51,19 @@ CONVERSATIONS: dict[str, list[Step]] = {
     "server": [(READ, CHAT), (WRITE, wire.response(wire.chat_completion())), (READ, CHAT)],
     "server of HEAD": [(READ, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")],
     "answer first": [(READ, wire.response(wire.chat_completion())), (WRITE, CHAT), (READ, NO)],
-    "http/2": [(WRITE, H2), (READ, b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")],
+    "answered early": [
+        (WRITE, CHAT[:-9]),
+        (READ, wire.response({"error": {"message": "no"}}, status=401)),
+        (WRITE, CHAT),
+        (READ, wire.response(wire.chat_completion())),
+    ],
+    "answered early, sent whole": [
+        (WRITE, CHAT[:-9]),
+        (READ, wire.response({"error": {"message": "no"}}, status=401)),
+        (WRITE, CHAT[-9:] + CHAT),
+        (READ, wire.response(wire.chat_completion())),
+    ],
+    "too short": [(WRITE, b"\x00\x01")],
     "not http": [(WRITE, b"\x16\x03\x01 whatever"), (READ, b"\x00\x01")],
     "greeting": [(READ, b"* OK IMAP ready\r\n"), (WRITE, b"a1 LOGIN\r\n")],
     "upgrade": [
@@ -79,7 +90,9 @@ EXPECTED: dict[str, list[str]] = {
     "server": ["server_side", "server_side"],
     "server of HEAD": ["server_side"],
     "answer first": ["response_without_request", "malformed_json"],
-    "http/2": ["http2_not_supported"],
+    "answered early": ["call 401", "call"],
+    "answered early, sent whole": ["call 401", "call"],
+    "too short": ["not_http"],
     "not http": ["not_http"],
     "greeting": ["not_http"],
     "upgrade": ["dialect_not_supported:openai"],
@@ -149,8 +162,7 @@ VERDICTS = [
     ([(WRITE, FOREIGN), (READ, NO)] * 4, Verdict.NOT_LLM),
     ([(WRITE, FOREIGN), (READ, NO)] * 3 + [(WRITE, CHAT)], Verdict.LLM),
     ([(WRITE, FOREIGN), (READ, wire.response(b"x" * 300_000))], Verdict.NOT_LLM),
-    ([(WRITE, H2)], Verdict.NOT_LLM),
-    ([(WRITE, b"\x00\x01\x02")], Verdict.NOT_LLM),
+    ([(WRITE, b"\x00\x01\x02 and so on")], Verdict.NOT_LLM),
     ([(READ, CHAT)], Verdict.SERVER_SIDE),
 ]
 
@@ -161,19 +173,6 @@ def test_verdicts(steps: list[Step], verdict: Verdict) -> None:
     for direction, data in steps:
         reader.feed(direction, data, 1)
     assert reader.verdict is verdict
-
-
-@pytest.mark.parametrize(
-    ("sni", "outcome"),
-    [
-        (None, Failed("http2_not_supported")),
-        ("api.openai.com", Failed("http2_not_supported")),
-        ("example.com", Dropped("http2_not_supported")),
-    ],
-)
-def test_http2_is_a_loss_where_it_may_carry_calls(sni: str | None, outcome: Outcome) -> None:
-    reader = ConnectionReader(wire.RULES, "c", sni)
-    assert reader.feed(WRITE, H2, 1) == [outcome]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ and a connection that was joined in the middle. In both cases it finds the next 
 says that it skipped something.
 
 `feed` has one contract: every byte is consumed or buffered, parts come out in order, and how the bytes were
-split makes no difference to the parts (body slices aside). After `Malformed` or `Opaque` nothing more comes.
+split makes no difference to the parts (body slices aside). After `Malformed` nothing more comes; after
+`Mark.OPAQUE` everything comes as it is.
 
 Bounds: a head and the trailers hold at most `MAX_HEAD` bytes, a chunk-size line `MAX_CHUNK_LINE`; bodies are
 passed on and never held; while lost, at most `MAX_HEAD` bytes of a possible start line are held.
@@ -51,7 +52,7 @@ class ResponseHead:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """The bytes are no HTTP/1.x message: not_http, http2_not_supported, header_too_large, ..."""
+    """The bytes are no messages of the protocol: not_http, header_too_large, malformed_http2, ..."""
 
     reason: str
 
@@ -62,7 +63,7 @@ class Mark(Enum):
     END = auto()  # the message is complete
     GAP = auto()  # bytes of this message's body are missing; the framing is intact
     LOST = auto()  # bytes are missing or unreadable and with them the framing: a new message comes next
-    OPAQUE = auto()  # the connection speaks another protocol from here on
+    OPAQUE = auto()  # the connection speaks another protocol from here on: what follows are its bytes
 
 
 Part = RequestHead | ResponseHead | bytes | Mark | Malformed
@@ -79,11 +80,11 @@ Part = RequestHead | ResponseHead | bytes | Mark | Malformed
     _UNTIL_CLOSE,
     _CHUNKS_LOST,
     _LOST,
+    _OPAQUE,
     _DEAD,
-) = range(10)
+) = range(11)
 _CHUNKED_STATES: Final = (_CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _TRAILERS, _CHUNKS_LOST)
 
-_H2_PREFACE: Final = b"PRI * HTTP/2.0"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _REQUEST_LINE: Final = re.compile(rb"([A-Za-z][A-Za-z-]{0,23}) ([^ \r\n]+) HTTP/1\.[01][ \t]*\r?\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?: [^\n]*)?\r?\n")
@@ -127,6 +128,7 @@ class MessageReader:
             self._read_all,
             self._find_chunk,
             self._find_message,
+            self._read_all,
             self._discard,
         )
 
@@ -167,7 +169,7 @@ class MessageReader:
         elif state in _CHUNKED_STATES and self._request_method is not None:
             # A long stream of small chunks is where usage comes last: look for the next chunk.
             self._state = _CHUNKS_LOST
-        elif state != _UNTIL_CLOSE:
+        elif state not in (_UNTIL_CLOSE, _OPAQUE):
             self._state = _LOST
             return [Mark.LOST]
         return [Mark.GAP]
@@ -178,10 +180,16 @@ class MessageReader:
             return [self._end()]
         return []
 
-    def become_opaque(self) -> None:
-        """The connection speaks another protocol from here on (101, CONNECT): ignore the rest."""
+    def resynchronise(self) -> None:
+        """The message under way may have been given up by its sender: goes on at the next one."""
+        if self._state not in (_HEAD, _DEAD):
+            self._state = _LOST
+
+    def take_rest(self) -> bytes:
+        """Ends the reading, and hands over what was held back for a message that did not come."""
+        held, self._held = self._held, b""
         self._state = _DEAD
-        self._held = b""
+        return held
 
     # Each step takes (data, position) and returns the position it consumed up to, or -1 for "need more".
 
@@ -214,9 +222,6 @@ class MessageReader:
                 return "" if _STATUS_LINE.match(data, start) else "not_http"
             head = data[start : start + len(_STATUS_START)]
             return "" if _STATUS_START.startswith(head) else "not_http"
-        head = data[start : start + len(_H2_PREFACE)]
-        if head.startswith(b"PRI") and _H2_PREFACE.startswith(head):
-            return "http2_not_supported" if head == _H2_PREFACE else ""
         if line_end >= 0:
             return "" if _REQUEST_LINE.match(data, start) else "not_http"
         return "" if _REQUEST_START.match(data, start) else "not_http"
@@ -246,7 +251,7 @@ class MessageReader:
         encoding, length, reason = _body_framing(headers)
         if status == 101 or (method == "CONNECT" and 200 <= status < 300):
             parts.append(Mark.OPAQUE)
-            self._state = _DEAD
+            self._state = _OPAQUE
         elif method == "HEAD" or status in (204, 304):
             parts.append(self._end())
         elif reason:

@@ -101,14 +101,14 @@ CASES = [
     Case(
         "upgrade",
         b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n\x81\x05hello",
-        [ok(("upgrade", "websocket"), status=101), OPAQUE],
+        [ok(("upgrade", "websocket"), status=101), OPAQUE, b"\x81\x05hello"],
         "GET",
     ),
-    Case("tunnel", b"HTTP/1.1 200 OK\r\n\r\n\x16\x03", [ok(), OPAQUE], "CONNECT"),
+    Case("tunnel", b"HTTP/1.1 200 OK\r\n\r\n\x16\x03", [ok(), OPAQUE, b"\x16\x03"], "CONNECT"),
     Case("not http", b"\x00\x01\x02\x03garbage", [Malformed("not_http")]),
     Case("almost a request", b"POST /a\r\n\r\n", [Malformed("not_http")]),
     Case("words", b"hello world, this is text\r\n", [Malformed("not_http")]),
-    Case("http/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [Malformed("http2_not_supported")]),
+    Case("http/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [Malformed("not_http")]),
     Case("not an answer", b"SSH-2.0-x\r\n", [Malformed("not_http")], "GET"),
     Case("status out of range", b"HTTP/1.1 099 X\r\n\r\n", [Malformed("not_http")], "GET"),
     Case(
@@ -227,6 +227,23 @@ def test_gap_beyond_a_counted_body_finds_the_next_message() -> None:
         ok(("a", "b"), status=204),
         END,
     ]
+
+
+def test_a_gap_after_an_upgrade_is_one_in_its_bytes() -> None:
+    reader = answers()
+    reader.feed(b"HTTP/1.1 101 Switching\r\n\r\nab")
+    assert reader.gap(100) == [GAP]
+    assert reader.feed(b"HTTP/1.1 200 OK\r\n\r\n") == [b"HTTP/1.1 200 OK\r\n\r\n"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"hel", b"hello"])
+def test_a_message_that_may_have_been_given_up(sent: bytes) -> None:
+    """The next one is found whether or not the rest of this one comes."""
+    reader = MessageReader()
+    reader.feed(b"POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\n")
+    reader.resynchronise()
+    parts = reader.feed(sent + b"POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello")
+    assert parts == [POST5, b"hello", END]
 
 
 def test_gap_inside_a_chunk_keeps_the_framing() -> None:

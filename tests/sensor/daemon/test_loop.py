@@ -85,7 +85,8 @@ def test_a_call_is_recognised_attributed_and_emitted(tmp_path: Path) -> None:
     ("stream", "dropped", "failed", "verdict"),
     [
         (Stream().write(b"\x16\x03\x01 not http at all\r\n"), {"not_http": 1}, {}, False),
-        (Stream().write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), {}, {"http2_not_supported": 1}, False),
+        (Stream().write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nno frame"), {}, {}, None),
+        (Stream().write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nno frame."), {}, {"malformed_http2": 1}, False),
         (Stream().read(request()), {"server_side": 1}, {}, False),
         (Stream().write(request("/nothing")).read(response(ID % 1)), {"not_an_operation": 1}, {}, None),
         (

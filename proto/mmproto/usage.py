@@ -26,7 +26,17 @@ CACHE_WRITE_BUCKETS = ("input_cache_write_5m", "input_cache_write_1h")
 REASONING_BUCKETS = ("output_reasoning",)
 
 TOKEN_BUCKETS = frozenset(INPUT_BUCKETS + OUTPUT_BUCKETS)
-UNITS = frozenset({"web_searches", "audio_seconds", "images", "pages", "characters", "rerank_units"})
+UNITS = frozenset(
+    {
+        "web_searches",
+        "audio_seconds",
+        "images",
+        "pages",
+        "annotated_pages",  # read with what was asked for besides; none of them is among `pages`
+        "characters",
+        "rerank_units",
+    }
+)
 
 # One call cannot hold more tokens than this: the largest context windows are near 10^7. A larger count
 # is damage or an attack, and would overflow money arithmetic further on.

@@ -53,6 +53,7 @@ FALLBACKS: Mapping[str, tuple[str, ...]] = {
     "audio_seconds": ("input_audio_hours", "audio_hours"),
     "characters": ("input_mchars",),
     "pages": ("input_document_kpages",),
+    "annotated_pages": ("input_annotated_document_kpages",),
     "rerank_units": ("rerank_searches_kcount",),
     REQUESTS: ("requests_kcount",),
 }
@@ -61,6 +62,7 @@ PER: Mapping[str, int] = {
     "web_searches": 1_000,
     "audio_seconds": 3_600,
     "pages": 1_000,
+    "annotated_pages": 1_000,
     "rerank_units": 1_000,
     REQUESTS: 1_000,
 }

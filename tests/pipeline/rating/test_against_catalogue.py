@@ -84,7 +84,8 @@ def library_usage(usage: Mapping[str, int]) -> Usage:
         audio_seconds=total("audio_seconds"),
         input_audio_seconds=total("audio_seconds"),
         input_characters=total("characters"),
-        input_document_pages=total("pages"),
+        input_document_pages=total("pages", "annotated_pages"),
+        input_annotated_document_pages=total("annotated_pages"),
     )
 
 

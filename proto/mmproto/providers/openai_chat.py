@@ -179,6 +179,7 @@ ROUTES: Final = (
     Route(r".*/prompts/[^/]+/completions", OpenAIChat),  # Portkey's stored prompts
     Route(r".*/v1/chat", OpenAIChat, providers=frozenset({"writer"})),
     Route(r".*/serving-endpoints/(?P<model>[^/]+)/invocations", OpenAIChat),
+    Route(r".*/engines/(?P<model>[^/]+)/completions", OpenAICompletions),
     Route(r".*/completions", OpenAICompletions),
     Route(r".*/v1/chat/completions/[^/]+", OpenAIChat, methods=GET, free=RETRIEVAL),
 )

@@ -35,8 +35,8 @@ TREE: Final[Tree] = {
     "error": VALUE,
     "code": VALUE,
 }
-_LAST_EVENTS: Final = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-_TELLING: Final = frozenset({*_LAST_EVENTS, "response.created", "response.queued", "error"})
+LAST_EVENTS: Final = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_TELLING: Final = frozenset({*LAST_EVENTS, "response.created", "response.queued", "error"})
 _PENDING: Final = frozenset({"queued", "in_progress"})
 RETRIEVAL: Final = "retrieval"
 RESPONSE_PENDING: Final = "response_pending"
@@ -118,7 +118,7 @@ class OpenAIResponses(Dialect):
         if isinstance(response, dict):
             self._take(response)
         self._take_copilot(document)
-        if kind in _LAST_EVENTS:
+        if kind in LAST_EVENTS:
             self.facts.terminated = True
         elif kind == "error" or (document.get("error") and response is None):
             self.take_error(document.get("error") or document, document.get("code"))

@@ -9,6 +9,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.settings
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 from tests.proto import wire
 
@@ -59,13 +60,16 @@ class Pair:
         headers: _Headers | None = None,
         end: bool = True,
         pad: int | None = None,
+        indexed: bool = True,
         **priority: Any,
     ) -> int:
-        """Sends a request; returns its stream."""
+        """Sends a request; returns its stream. Not `indexed`: the path never enters the header table."""
         body = b"" if document is None else document if isinstance(document, bytes) else wire.dump(document)
         stream = self.client.get_next_available_stream_id()
-        fields = [(":method", method), (":scheme", "https"), (":authority", host), (":path", path)]
-        fields += [("content-type", "application/json"), *(headers or {}).items()]
+        asked = (HeaderTuple if indexed else NeverIndexedHeaderTuple)(":path", path)
+        fields = [HeaderTuple(":method", method), HeaderTuple(":scheme", "https"), asked]
+        others = {":authority": host, "content-type": "application/json", **(headers or {})}
+        fields += [HeaderTuple(name, value) for name, value in others.items()]
         self.client.send_headers(stream, fields, end_stream=end and not body, **priority)
         self._send(self.client, stream, [body], end=end, pad=pad)
         return stream

@@ -35,7 +35,7 @@ _STATIC: Final = tuple(
 _MAX_INDEX: Final = len(_STATIC) + MAX_TABLE // _OVERHEAD
 # A name that is not known. A real one cannot be empty.
 _UNKNOWN: Final = ("", "")
-_MAX_INTEGER: Final = 1 << 28
+_MAX_INTEGER: Final = 1 << 32
 
 
 class Fields(NamedTuple):

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from mmproto import identity
 from mmproto.endpoint import Endpoint
-from mmproto.framing.http1 import RequestHead, ResponseHead
+from mmproto.framing.http1 import Headers, RequestHead, ResponseHead
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.payload import Payload
+from mmproto.framing.websocket import MessageReader, negotiated
 from mmproto.outcome import Dropped, Failed, Outcome, ReadingRules, Recognised
 from mmproto.providers import paths
 from mmproto.providers.dialect import Asked, Dialect
@@ -91,6 +92,7 @@ class Exchange:
         self._request: Payload | None = None
         self._request_read = False
         self._request_ended = False
+        self._client_messages: MessageReader | None = None  # after an upgrade to WebSocket
         self._response_head: ResponseHead | None = None
         self._response: Payload | None = None
         self._damaged = False
@@ -125,7 +127,12 @@ class Exchange:
         What either side sends from then on is its request and its response body.
         """
         head, dialect = self._response_head, self._dialect
-        return dialect is not None and head is not None and dialect.speaks_websocket
+        return (
+            dialect is not None
+            and head is not None
+            and head.status == _SWITCHING
+            and dialect.speaks_websocket
+        )
 
     @property
     def provider(self) -> str | None:
@@ -152,9 +159,14 @@ class Exchange:
         return self._dialect.facts.stream_requested
 
     def request_body(self, data: bytes, at_ns: int) -> None:
-        """The next bytes of the request body."""
+        """The next bytes of the request body; after an upgrade, of what the client sends."""
         dialect = self._dialect
-        if dialect is not None and not self._request_read:
+        if dialect is None:
+            return
+        if self._client_messages is not None:
+            for event in self._client_messages.feed(data):
+                dialect.read_request_event(event)
+        elif not self._request_read:
             request = self._request_payload(dialect)
             for piece in request.decoder.feed(data):
                 for event in request.read(piece):
@@ -188,9 +200,18 @@ class Exchange:
             headers = _first_values(head.headers)
             self._dialect.read_response_head(head.status, headers)
             self._response = Payload(headers, JsonBody(self._dialect.response_tree), self._dialect.style)
+            if self.takes_upgrade:
+                extensions = headers.get("sec-websocket-extensions", "")
+                self._client_messages = MessageReader(negotiated(extensions, from_client=True))
+                self._response.become(MessageReader(negotiated(extensions, from_client=False)))
+
+    def response_trailers(self, headers: Headers, at_ns: int) -> None:
+        """Headers that came after the response's body."""
+        if self._dialect is not None:
+            self._dialect.read_trailers(_first_values(headers))
 
     def response_body(self, data: bytes, at_ns: int) -> None:
-        """The next bytes of the response body."""
+        """The next bytes of the response body; after an upgrade, of what the server sends."""
         response, dialect = self._response, self._dialect
         if response is None or dialect is None:
             return
@@ -227,6 +248,8 @@ class Exchange:
         Usage that is read whole after it still counts as exact; a document with a hole does not.
         """
         self._damaged = True
+        if self._client_messages is not None:
+            self._client_messages.lose()
         if not self._request_read:
             if self._dialect is not None:
                 self._request_payload(self._dialect).lose()
@@ -354,7 +377,8 @@ class Exchange:
         call.request_model = facts.request_model or self._match.names.get("deployment", "")
         call.streaming = streamed or (facts.stream_requested and not succeeded)
         call.error_type = _error_type(facts, status, cut_off, streamed=streamed)
-        call.billable = dialect.costs and not facts.free and self._may_cost(facts, measured, status, cut_off)
+        costs = dialect.costs and not facts.free and not dialect.paid_by_portions
+        call.billable = costs and self._may_cost(facts, measured, status, cut_off)
         if status is not None:
             call.http_status = status
         if streamed and self._first_content_ns is not None:
@@ -376,7 +400,7 @@ class Exchange:
         facts = portion.facts
         call = self._begin_call(facts, portion.operation or dialect.operation, at_ns)
         call.request_model = facts.request_model
-        call.streaming = bool(facts.streamed)
+        call.streaming = self._client_messages is not None if facts.streamed is None else facts.streamed
         call.error_type = facts.error_type or ("error" if facts.error_type is not None else "")
         call.billable = dialect.costs and (facts.error_type is None or _has_output(portion.measured))
         if self._response_head is not None:

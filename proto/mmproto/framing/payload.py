@@ -15,6 +15,7 @@ from mmproto.framing.bodies import BodyDecoder
 from mmproto.framing.documents import DocumentReader
 from mmproto.framing.events import Event, EventFraming
 from mmproto.framing.eventstream import FrameReader
+from mmproto.framing.grpc import GrpcReader
 from mmproto.framing.jsonarray import ArrayReader
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.sse import EventReader
@@ -25,6 +26,8 @@ _IGNORED: Final = b"\xef\xbb\xbf \t\r\n"
 # Content types (without parameters) whose bytes can be nothing else.
 _BINARY: Final[Mapping[str, Callable[[Mapping[str, str]], EventFraming]]] = {
     "application/vnd.amazon.eventstream": lambda _headers: FrameReader(),
+    "application/grpc": lambda headers: GrpcReader(headers.get("grpc-encoding", "")),
+    "application/grpc+proto": lambda headers: GrpcReader(headers.get("grpc-encoding", "")),
 }
 _LINES: Final = frozenset(
     {
@@ -46,6 +49,7 @@ class Style(Enum):
     DOCUMENT = auto()  # one JSON document
     DOCUMENTS = auto()  # JSON documents, one after another
     ARRAY = auto()  # one document, or an array whose elements are events
+    FRAMES = auto()  # one document, or an AWS event stream, whose type not every proxy passes on
 
 
 class Payload:
@@ -64,6 +68,10 @@ class Payload:
         self._style = Style.DOCUMENTS if kind in _LINES else style
         if (binary := _BINARY.get(kind)) is not None:
             self.events, self.decided = binary(headers), True
+
+    def become(self, events: EventFraming) -> None:
+        """The body goes on as these events whatever its headers say: after an upgrade."""
+        self.events, self.decided = events, True
 
     @property
     def has_lines(self) -> bool:
@@ -97,6 +105,8 @@ class Payload:
             return b""
         elif self._stream_expected:
             self.events = EventReader()
+        elif self._style is Style.FRAMES and beginning[:1] == b"\0":
+            self.events = FrameReader()
         self.decided = True
         self._first = b""
         return start

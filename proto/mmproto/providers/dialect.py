@@ -86,6 +86,8 @@ class Dialect(ABC):
         self.facts = Facts(request_model=text(asked.names.get("model")), free=asked.free)
         self.portions: list[Portion] = []
         self.is_container = False
+        # Whether the portions are all that is paid for, the exchange being a call without a cost of its own.
+        self.paid_by_portions = False
         self._large: JsonBody | None = None
 
     # -- the request
@@ -122,6 +124,10 @@ class Dialect(ABC):
     def read_response_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Takes the response's status and headers, names in lower case."""
         response_headers.take(headers, self.facts)
+
+    def read_trailers(self, headers: Mapping[str, str]) -> None:
+        """Takes headers that came after the body."""
+        response_headers.take_grpc_status(headers, self.facts)
 
     @abstractmethod
     def read_response(self, document: Any) -> None:

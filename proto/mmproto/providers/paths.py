@@ -18,6 +18,11 @@ from mmproto.providers import (
     anthropic_batches,
     anthropic_complete,
     anthropic_messages,
+    bedrock,
+    bedrock_agents,
+    bedrock_converse,
+    bedrock_invoke,
+    bedrock_sonic,
     cloudflare_run,
     cohere_chat,
     cohere_embed,
@@ -43,6 +48,7 @@ from mmproto.providers import (
     openai_videos,
     perplexity_async,
     rerank,
+    sagemaker,
     vertex_partners,
     vertex_predict,
     xai_voice,
@@ -86,6 +92,12 @@ _DIALECTS: Final = (
     vertex_partners,
     mistral,
     ollama,
+    bedrock,
+    bedrock_converse,
+    bedrock_invoke,
+    bedrock_agents,
+    bedrock_sonic,
+    sagemaker,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

@@ -39,7 +39,7 @@ _NAMES: Final = {0: "", 0x02: "end", 0x80: "trailers"}
 class GrpcReader:
     """The messages of one direction, however its bytes are split.
 
-    `encoding` is the `grpc-encoding` (or `connect-content-encoding`) header: the codings that `bodies` undoes.
+    `encoding` is the `grpc-encoding` (or `connect-content-encoding`) header: a coding that `bodies` undoes.
     `problem` is "", MALFORMED or LOST; `missing` is "", TOO_LARGE, UNSUPPORTED_ENCODING or BAD_COMPRESSION.
     """
 

@@ -192,6 +192,55 @@ def response_events(last: str = "response.completed", **fields: Any) -> list[dic
     ]
 
 
+def upgrade(host: str, path: str) -> tuple[bytes, bytes]:
+    """The request and the response that turn a connection into a WebSocket."""
+    asked = (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGVzdHMgb25seSwgbm90IQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    answered = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    return asked.encode(), answered.encode()
+
+
+def websocket(message: Any, *, masked: bool = False) -> bytes:
+    """A document (or bytes as they are) as one text message."""
+    return _frame(0x81, message if isinstance(message, bytes) else dump(message), masked=masked)
+
+
+def websocket_close(*, masked: bool = False) -> bytes:
+    return _frame(0x88, b"\x03\xe8", masked=masked)
+
+
+def _frame(first: int, payload: bytes, *, masked: bool) -> bytes:
+    size = len(payload)
+    if size < 126:
+        length, extended = size, b""
+    elif size < 1 << 16:
+        length, extended = 126, size.to_bytes(2)
+    else:
+        length, extended = 127, size.to_bytes(8)
+    if not masked:
+        return bytes([first, length]) + extended + payload
+    key = b"\x37\xfa\x21\x3d"
+    covered = bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
+    return bytes([first, 0x80 | length]) + extended + key + covered
+
+
+def read_turns(
+    turns: Iterable[tuple[bytes, bytes]], *, close: bool = False, step: int = 1 << 30
+) -> list[Outcome]:
+    """The outcomes of one connection whose ends took turns: what was sent, then what was received."""
+    reader = ConnectionReader(RULES, "connection-1")
+    outcomes: list[Outcome] = []
+    for turn in turns:
+        for direction, data in zip((Direction.WRITE, Direction.READ), turn, strict=True):
+            for start in range(0, len(data), step):
+                outcomes += reader.feed(direction, data[start : start + step], START_NS)
+    if close:
+        outcomes += reader.close(START_NS)
+    return outcomes
+
+
 def read(
     sent: bytes, received: bytes, *, rules: ReadingRules = RULES, close: bool = False, step: int = 1 << 30
 ) -> list[Outcome]:

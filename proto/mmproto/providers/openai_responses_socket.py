@@ -58,6 +58,11 @@ class OpenAIResponsesSocket(Dialect):
             self._next.read_request(document)
             self.facts.request_shaped = True
 
+    def read_event(self, event: Event) -> None:
+        """Takes a message of the server, all of which are text."""
+        if event.name not in ("binary", "close"):
+            super().read_event(event)
+
     def tells(self, data: bytes) -> bool:
         """As in a stream."""
         return self._next.tells(data)

@@ -163,6 +163,15 @@ HOSTS: Final = (
     Host("spark-api-open.xf-yun.com", "iflytek"),
     Host("api.lingyiwanwu.com", "lingyi"),
     Host("api.baichuan-ai.com", "baichuan"),
+    Host("api.jina.ai", "jina"),
+    Host("api.mixedbread.com", "mixedbread"),
+    # Sound and images.
+    Host("api.elevenlabs.io", "elevenlabs"),
+    Host("api.*.elevenlabs.io", "elevenlabs"),
+    Host("api.assemblyai.com", "assemblyai"),
+    Host("api.eu.assemblyai.com", "assemblyai"),
+    Host("llm-gateway.assemblyai.com", "assemblyai"),
+    Host("api.stability.ai", "stability"),
     # Gateways: what they charge is their own price.
     Host("router.requesty.ai", "requesty"),
     Host("api.aimlapi.com", "aimlapi"),

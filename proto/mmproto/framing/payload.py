@@ -18,6 +18,7 @@ from mmproto.framing.eventstream import FrameReader
 from mmproto.framing.grpc import GrpcReader
 from mmproto.framing.jsonarray import ArrayReader
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
+from mmproto.framing.multipart import FormReader
 from mmproto.framing.sse import EventReader
 
 _EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -61,6 +62,7 @@ class Payload:
         self.events: EventFraming | None = None
         self.decided = False
         self.is_json = False  # begins as JSON does
+        self._form: FormReader | None = None
         self._first = b""
         content_type = headers.get("content-type", "")
         kind = content_type.partition(";")[0].strip().lower()
@@ -68,6 +70,8 @@ class Payload:
         self._style = Style.DOCUMENTS if kind in _LINES else style
         if (binary := _BINARY.get(kind)) is not None:
             self.events, self.decided = binary(headers), True
+        elif kind == "multipart/form-data":
+            self._form, self.decided = FormReader(content_type), True
 
     def become(self, events: EventFraming) -> None:
         """The body goes on as these events whatever its headers say: after an upgrade."""
@@ -84,7 +88,9 @@ class Payload:
             piece = self.sniff(piece)
         if self.events is not None:
             return self.events.feed(piece)
-        if piece:
+        if self._form is not None:
+            self._form.feed(piece)
+        elif piece:
             self.document.feed(piece)
         return []
 
@@ -128,16 +134,21 @@ class Payload:
             self.decided, self.events = True, DocumentReader()
         if self.events is not None:
             self.events.lose()
+        elif self._form is not None:
+            self._form.lose()
         else:
             self.document.lose()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing of a document or a form has come."""
-        return self.document.is_empty
+        return self.document.is_empty if self._form is None else self._form.is_empty
 
     def finish(self) -> Any:
-        """The document, or the text fields of the form. Raises MalformedJson."""
+        """The document, or the form as one; what a damaged form held stands. Raises MalformedJson."""
+        if self._form is not None:
+            self._form.finish()
+            return self._form.form.document()
         return self.document.finish()
 
     def partial(self) -> Any:

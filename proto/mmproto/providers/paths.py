@@ -35,6 +35,8 @@ from mmproto.providers import (
     gemini_embeddings,
     gemini_interactions,
     gemini_live,
+    grpc_google,
+    grpc_xai,
     hosts,
     llamacpp,
     minimax,
@@ -126,6 +128,8 @@ _DIALECTS: Final = (
     minimax,
     reka,
     stability,
+    grpc_google,
+    grpc_xai,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

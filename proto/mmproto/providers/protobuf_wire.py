@@ -33,7 +33,8 @@ _FIXED: Final[Mapping[int, int]] = {1: 8, 5: 4}  # wire type: bytes
 class Kind(Enum):
     """What a wanted field holds."""
 
-    INT = auto()  # int32, int64, bool, enum
+    INT = auto()  # int32, int64, bool, enum; fixed sizes and floats are not read
+    INTS = auto()  # a list of such, packed or not
     TEXT = auto()
     PRESENT = auto()  # only that it is there
     MESSAGE = auto()
@@ -54,6 +55,11 @@ Table = Mapping[int, Field]
 def integer(name: str) -> Field:
     """A number, a boolean or an enum."""
     return Field(name, Kind.INT)
+
+
+def integers(name: str) -> Field:
+    """A list of numbers or of enums."""
+    return Field(name, Kind.INTS)
 
 
 def text(name: str) -> Field:
@@ -130,8 +136,8 @@ class MessageReader:
         if wire_type == _VARINT:
             value, end = _varint(data, after_key)
             self._must_hold(end - at)
-            if field is not None and field.kind in (Kind.INT, Kind.PRESENT):
-                self._put(field, True if field.kind is Kind.PRESENT else _signed(value))
+            if field is not None:
+                self._put_number(field, value)
             return end - at
         if wire_type not in _FIXED:
             raise _Damage
@@ -142,10 +148,14 @@ class MessageReader:
     def _read_bytes(self, field: Field | None, data: bytes, at: int, start: int, size: int) -> int:
         """A field with `size` bytes from `start` on: a text, a message or something unwanted."""
         kind = field.kind if field is not None else Kind.INT
-        if field is not None and kind is Kind.TEXT and size <= MAX_TEXT:
+        if field is not None and kind in (Kind.TEXT, Kind.INTS) and size <= MAX_TEXT:
             if len(data) < start + size:
                 raise _MissingBytes
-            self._put(field, data[start : start + size].decode("utf-8", "replace"))
+            value = data[start : start + size]
+            if kind is Kind.TEXT:
+                self._put(field, value.decode("utf-8", "replace"))
+            else:
+                self._put_packed(field, value)
             return start - at + size
         if field is not None and kind is Kind.MESSAGE:
             self._levels.append((self._position + start - at + size, field.fields, self._nested(field)))
@@ -167,6 +177,25 @@ class MessageReader:
 
     def _put(self, field: Field, value: Any) -> None:
         self._levels[-1][2][field.name] = value
+
+    def _put_number(self, field: Field, value: int) -> None:
+        if field.kind is Kind.INT:
+            self._put(field, _signed(value))
+        elif field.kind is Kind.PRESENT:
+            self._put(field, True)
+        elif field.kind is Kind.INTS:
+            numbers = self._levels[-1][2].setdefault(field.name, [])
+            if len(numbers) < MAX_ITEMS:
+                numbers.append(_signed(value))
+
+    def _put_packed(self, field: Field, packed: bytes) -> None:
+        at = 0
+        try:
+            while at < len(packed):
+                value, at = _varint(packed, at)
+                self._put_number(field, value)
+        except _MissingBytes:
+            raise _Damage from None
 
     def _must_hold(self, size: int) -> None:
         """The open message must be long enough for a field of `size` bytes."""

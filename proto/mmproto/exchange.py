@@ -328,7 +328,8 @@ class Exchange:
             document = request.finish()
         except MalformedJson:
             document = request.partial()
-            if complete and not self._damaged:
+            sound = dialect.takes_bytes and not request.is_json
+            if complete and not self._damaged and not sound:
                 dialect.facts.anomaly("malformed_request")
         dialect.read_request(document)
 

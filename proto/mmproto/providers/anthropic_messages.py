@@ -8,6 +8,11 @@ start's, they are not added; the placeholder is never reported as output.
 are a unit; fetches cost nothing but their tokens. `inference_geo` has no bucket: no catalogue has rates by
 region.
 
+A request that is refused before anything was generated is not billed by Anthropic itself, though its usage
+has input tokens. What a subscription pays for shows in the limits that the answer's headers tell: those of
+plans are `anthropic-ratelimit-unified-*`, and say whether usage beyond the plan is being paid for
+(`overage-in-use`).
+
 The same shapes come from Azure (`/anthropic/v1/messages`), DeepSeek, OpenRouter, Snowflake, GitHub Copilot
 and any gateway; Vertex AI and Bedrock put them into paths and framings of their own.
 """
@@ -18,10 +23,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import VALUE, Tree
-from mmproto.providers import anthropic_usage
+from mmproto.providers import anthropic_usage, cost, plans
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
-from mmproto.providers.facts import Facts, Measured, Portion, nano_usd, text
+from mmproto.providers.facts import Facts, Measured, Portion, text
 from mmproto.providers.route import Route
 
 MESSAGE: Final[Tree] = {
@@ -35,6 +40,9 @@ MESSAGE: Final[Tree] = {
 }
 _TELLING: Final = frozenset({"message_start", "message_delta", "message_stop", "error"})
 _FAST: Final = "fast"
+_REFUSAL: Final = "refusal"
+_PLAN: Final = "anthropic-ratelimit-unified-"
+_PAID_BEYOND: Final = f"{_PLAN}overage-in-use"
 
 
 class AnthropicMessages(Dialect):
@@ -55,6 +63,7 @@ class AnthropicMessages(Dialect):
 
     _usage: Mapping[str, Any] | None = None
     _final: bool = False  # the output count is the last one, not the placeholder
+    _on_plan: bool = False  # a subscription pays
 
     def read_request(self, document: Any) -> None:
         """As every request; Claude Code puts its session into `metadata.user_id`."""
@@ -65,6 +74,12 @@ class AnthropicMessages(Dialect):
         user, mark, session = facts.end_user.partition("_session_")
         if mark and not facts.session:
             facts.end_user, facts.session = user, session
+
+    def read_response_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """The limits that apply show whether a subscription pays."""
+        super().read_response_head(status, headers)
+        limited = any(name.startswith(_PLAN) for name in headers)
+        self._on_plan = limited and headers.get(_PAID_BEYOND) != "true"
 
     def read_response(self, document: Any) -> None:
         """Takes a message or an error."""
@@ -118,13 +133,17 @@ class AnthropicMessages(Dialect):
         self._usage = {**(self._usage or {}), **reported}
         facts = self.facts
         facts.response_tier = _tier(self._usage, facts.request_tier) or facts.response_tier
-        cost = nano_usd(reported.get("cost"))  # OpenRouter
-        if cost is not None:
-            facts.reported_cost_nano_usd = cost
+        if (amount := cost.reported(self._usage)) is not None:
+            facts.reported_cost_nano_usd = amount
 
     def close(self, *, complete: bool) -> None:
-        """Tells the passes of other models apart, each at its own price."""
-        counts = Counts(self.facts)
+        """Tells the passes of other models apart, each at its own price, and knows who pays."""
+        counts, usage = Counts(self.facts), self._usage or {}
+        plans.mark(self.asked, self.facts)
+        if self._on_plan:
+            self.facts.response_tier = plans.SUBSCRIPTION
+        if self.facts.finish_reasons == [_REFUSAL] and usage.get("output_tokens") == 0:
+            self.paid_by_portions = self.asked.provider == AnthropicMessages.flavour
         for other in self._passes(counts).others:
             self.portions.append(
                 Portion(
@@ -133,7 +152,7 @@ class AnthropicMessages(Dialect):
                         streamed=self.facts.stream_requested,
                         response_id=self.facts.response_id,
                         response_model=other.model,
-                        response_tier=text((self._usage or {}).get("service_tier")),
+                        response_tier=self.facts.response_tier,
                         terminated=True,
                     ),
                     Measured(other.tokens, {}, counts.quality(whole=other.whole)),

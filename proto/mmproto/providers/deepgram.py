@@ -53,6 +53,7 @@ class DeepgramListen(Dialect):
 
     operation: ClassVar[str] = "transcription"
     flavour: ClassVar[str] = "deepgram"
+    takes_bytes: ClassVar[bool] = True
     response_tree: ClassVar[Tree] = _TREE
     event_tree: ClassVar[Tree] = _TREE
 

@@ -70,6 +70,8 @@ class Dialect(ABC):
     style: ClassVar[Style] = Style.DOCUMENT
     # Whether a served call is paid for.
     costs: ClassVar[bool] = True
+    # Whether a request may be no JSON at all: sound, a file.
+    takes_bytes: ClassVar[bool] = False
     # Whether an answer may be no JSON at all: sound, an image, plain text.
     answers_bytes: ClassVar[bool] = False
     # Whether an upgrade to WebSocket goes on in this exchange; then both directions are events.

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
+from mmproto.providers import cost
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
-from mmproto.providers.facts import Measured, nano_usd, text
+from mmproto.providers.facts import Measured, text
 from mmproto.providers.route import Route
 
 _TREE: Final[Tree] = {
@@ -69,8 +70,8 @@ class Rerank(Dialect):
         counted = isinstance(usage or document.get("meta"), dict)
         facts.response_shaped = counted and any(name in document for name in _SHAPES)
         self._answer = document
-        if isinstance(usage, dict) and "cost" in usage:
-            facts.reported_cost_nano_usd = nano_usd(usage["cost"])
+        if (amount := cost.reported(usage)) is not None:
+            facts.reported_cost_nano_usd = amount
         if document.get("error"):
             self.take_error(document["error"], document.get("code"))
 

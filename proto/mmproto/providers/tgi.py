@@ -45,6 +45,7 @@ class Generate(Dialect):
 
     operation: ClassVar[str] = "text_completion"
     flavour: ClassVar[str] = "huggingface"
+    takes_bytes: ClassVar[bool] = True
     answers_bytes: ClassVar[bool] = True
     request_tree: ClassVar[Tree] = {**REQUEST_TREE, "inputs": PRESENT}
     response_tree: ClassVar[Tree] = _TREE

@@ -108,12 +108,17 @@ class Pair:
         pad: int | None,
     ) -> None:
         frames = [piece[i : i + 16_000] for piece in pieces for i in range(0, len(piece), 16_000)]
-        for number, frame in enumerate(frames, 1):
-            sender.send_data(stream, frame, end_stream=end and number == len(frames), pad_length=pad)
+        for number, data in enumerate(frames, 1):
+            sender.send_data(stream, data, end_stream=end and number == len(frames), pad_length=pad)
         self.pump()
 
     def bytes_of(self, direction: Direction) -> bytes:
         return b"".join(data for side, data in self.steps if side is direction)
+
+
+def frame(kind: int, flags: int, payload: bytes, *, stream: int = 0) -> bytes:
+    """One frame, whatever it says."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def reframed(steps: Iterable[Step], rng: random.Random) -> list[Step]:
@@ -126,23 +131,23 @@ def _reframed(data: bytes, rng: random.Random) -> bytes:
     if data.startswith(PREFACE):
         out, data = PREFACE, data[len(PREFACE) :]
     while data:
-        frame, length = Frame.parse_frame_header(memoryview(data[:9]))
-        frame.parse_body(memoryview(data[9 : 9 + length]))
-        out += b"".join(part.serialize() for part in _cut(frame, rng))
+        one, length = Frame.parse_frame_header(memoryview(data[:9]))
+        one.parse_body(memoryview(data[9 : 9 + length]))
+        out += b"".join(part.serialize() for part in _cut(one, rng))
         data = data[9 + length :]
         if rng.random() < 0.2:
-            out += b"\x00\x00\x03\xbb\x07\x00\x00\x00\x05odd"  # of a type that nobody knows
+            out += frame(0xBB, 7, b"odd", stream=5)  # of a type that nobody knows
     return out
 
 
-def _cut(frame: Frame, rng: random.Random) -> list[Frame]:
-    if isinstance(frame, HeadersFrame):
-        cuts = sorted(rng.randrange(len(frame.data) + 1) for _ in range(rng.choice((0, 1, 3))))
-        parts: list[Any] = [HeadersFrame(frame.stream_id)]
-        parts += [ContinuationFrame(frame.stream_id) for _ in cuts]
-        for part, begin, end in zip(parts, [0, *cuts], [*cuts, len(frame.data)], strict=True):
-            part.data = frame.data[begin:end]
-        if "END_STREAM" in frame.flags:
+def _cut(whole: Frame, rng: random.Random) -> list[Frame]:
+    if isinstance(whole, HeadersFrame):
+        cuts = sorted(rng.randrange(len(whole.data) + 1) for _ in range(rng.choice((0, 1, 3))))
+        parts: list[Any] = [HeadersFrame(whole.stream_id)]
+        parts += [ContinuationFrame(whole.stream_id) for _ in cuts]
+        for part, begin, end in zip(parts, [0, *cuts], [*cuts, len(whole.data)], strict=True):
+            part.data = whole.data[begin:end]
+        if "END_STREAM" in whole.flags:
             parts[0].flags.add("END_STREAM")
         if rng.random() < 0.5:
             parts[0].flags.add("PADDED")
@@ -152,16 +157,16 @@ def _cut(frame: Frame, rng: random.Random) -> list[Frame]:
             parts[0].stream_weight = 7
         parts[-1].flags.add("END_HEADERS")
         return parts
-    if isinstance(frame, DataFrame):
-        cuts = sorted(rng.randrange(len(frame.data) + 1) for _ in range(rng.choice((0, 1, 3))))
+    if isinstance(whole, DataFrame):
+        cuts = sorted(rng.randrange(len(whole.data) + 1) for _ in range(rng.choice((0, 1, 3))))
         pieces: list[Any] = []
-        for begin, end in zip([0, *cuts], [*cuts, len(frame.data)], strict=True):
-            piece = DataFrame(frame.stream_id, frame.data[begin:end])
+        for begin, end in zip([0, *cuts], [*cuts, len(whole.data)], strict=True):
+            piece = DataFrame(whole.stream_id, whole.data[begin:end])
             if rng.random() < 0.3:
                 piece.flags.add("PADDED")
                 piece.pad_length = rng.randrange(200)
             pieces.append(piece)
-        if "END_STREAM" in frame.flags:
+        if "END_STREAM" in whole.flags:
             pieces[-1].flags.add("END_STREAM")
         return pieces
-    return [frame]
+    return [whole]

@@ -18,7 +18,7 @@ from mmproto.framing.http2_sync import MAX_HELD
 from mmproto.reader import ConnectionReader, Verdict
 from mmproto.v1.usage_pb2 import Quality
 
-CALLS = 6
+CALLS = 4
 
 
 def call(pair: Pair, number: int, *, kind: int, indexed: bool) -> None:
@@ -131,7 +131,7 @@ def with_gaps(steps: list[Step], gaps: list[tuple[int, int]], *, late: bool = Fa
 def test_a_gap_at_every_offset(size: int, indexed: bool) -> None:
     steps = conversation(indexed=indexed)
     total = sum(len(data) for _, data in steps)
-    for begin in range(0, total, 3 if size == 1 else 11):
+    for begin in range(0, total, 3 if size == 1 else 13):
         outcomes = with_gaps(steps, [(begin, begin + size)])
         check(outcomes)
         assert outcomes

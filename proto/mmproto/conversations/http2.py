@@ -7,7 +7,8 @@ that are not known belong to nobody. A stream that a hole may have ended is wait
 
 Bounds: `MAX_OPEN` streams are followed, then the oldest ends; what one holds is bounded by `Exchange`, and
 only those that are ours hold anything. Beside them a direction holds at most the headers that are coming, its
-table, and what it takes to find a frame (`http2`, `hpack_block`, `http2_sync`): under 256 KiB together.
+table, and what it takes to find a frame (`http2`, `hpack_block`, `http2_sync`), and the connection answers
+whose requests are still to be seen (`http2_early`): under 600 KiB together.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from mmproto.conversations.connection import (
     Direction,
     Verdict,
 )
+from mmproto.conversations.http2_early import EarlyAnswers
 from mmproto.conversations.http2_stream import UNRESOLVED, Pseudo, Stream, request_head
 from mmproto.conversations.server import ServerConversation
 from mmproto.exchange import Exchange, Outcome
 from mmproto.framing.http1 import Malformed, Mark
-from mmproto.framing.http2 import Block, BrokenBlock, GoAway, Part, Piece, Reset, StreamReader, TableSize
-from mmproto.framing.http2_frames import MALFORMED
+from mmproto.framing.http2 import Block, BrokenBlock, GoAway, Part, Reset, StreamReader, TableSize
+from mmproto.framing.http2_frames import MALFORMED, Piece
 
 RESET_BY_CLIENT: Final = "stream_reset_by_client"
 RESET_BY_SERVER: Final = "stream_reset_by_server"
@@ -56,6 +58,9 @@ class Http2Conversation:
         self._streams: dict[int, Stream] = {}
         # Requests were seen from this stream on, None before the first one: of those below, nothing is known.
         self._first: int | None = None
+        # The highest stream of which a request was seen, None where some may not have been seen.
+        self._highest: int | None = None if late else 0
+        self._early = EarlyAnswers()
         self._lost = False  # some stream is
 
     @classmethod
@@ -63,7 +68,7 @@ class Http2Conversation:
         """Goes on after `Upgrade: h2c`: the request that asked for it is answered on stream 1."""
         conversation = cls(connection)
         conversation._streams[_UPGRADED_STREAM] = stream = Stream(exchange, at_ns)
-        conversation._first = _UPGRADED_STREAM
+        conversation._note(_UPGRADED_STREAM)
         stream.is_receiving = False
         return conversation
 
@@ -104,6 +109,9 @@ class Http2Conversation:
         for direction, reader in ((Direction.WRITE, self._sent), (Direction.READ, self._received)):
             for part in reader.close():
                 self._take(direction, part, at_ns, outcomes)
+        self._highest = self._first = None
+        for number in self._early.streams:
+            self._replay(number, at_ns, outcomes)
         self.give_up(CLOSED, at_ns, outcomes)
 
     def give_up(self, reason: str, at_ns: int, outcomes: list[Outcome]) -> None:
@@ -112,6 +120,8 @@ class Http2Conversation:
             self._end(number, GAP if self._streams[number].is_lost else reason, at_ns, outcomes)
 
     def _take(self, direction: Direction, part: Part, at_ns: int, outcomes: list[Outcome]) -> None:
+        if direction is Direction.READ and self._is_early(part):
+            return
         if isinstance(part, Piece):
             self._take_piece(direction, part, at_ns, outcomes)
         elif isinstance(part, Block):
@@ -191,6 +201,19 @@ class Http2Conversation:
         elif block.end:
             self._end_unknown(direction, block.stream, outcomes)
 
+    def _is_early(self, part: Part) -> bool:
+        """Holds what answers a request that is yet to be seen."""
+        if not isinstance(part, Piece | Block) or self._highest is None or part.stream <= self._highest:
+            return False
+        if part.stream % 2 == 0:
+            return False
+        self._early.hold(part)
+        return True
+
+    def _replay(self, number: int, at_ns: int, outcomes: list[Outcome]) -> None:
+        for part in self._early.take(number):
+            self._take(Direction.READ, part, at_ns, outcomes)
+
     def _begin(self, block: Block, pseudo: Pseudo, at_ns: int, outcomes: list[Outcome]) -> None:
         head = request_head(pseudo, block.offset)
         if head is None:
@@ -208,6 +231,8 @@ class Http2Conversation:
         self._streams[block.stream] = stream
         if block.end or tunnel:
             stream.request_end(at_ns)
+        if self._early:
+            self._replay(block.stream, at_ns, outcomes)
 
     def _respond(
         self, stream: Stream, block: Block, pseudo: Pseudo, at_ns: int, outcomes: list[Outcome]
@@ -220,6 +245,8 @@ class Http2Conversation:
         if is_first and not is_interim:
             stream.response_head(block, pseudo, at_ns)
         if block.end:
+            if not is_first:
+                stream.response_trailers(pseudo.headers, at_ns)
             self._end(block.stream, "", at_ns, outcomes)
 
     def _take_broken(
@@ -274,6 +301,7 @@ class Http2Conversation:
     def _unreadable(self, number: int, reason: str, host: str, outcomes: list[Outcome]) -> None:
         """A request that cannot be read."""
         self._note(number)
+        self._early.take(number)
         connection = self._connection
         outcomes.append(connection.loss(reason, host))
         named = host or connection.sni
@@ -285,11 +313,14 @@ class Http2Conversation:
     def _note(self, number: int) -> None:
         if self._first is None:
             self._first = number
+        self._highest = max(self._highest or 0, number)
 
     def _lose(self, direction: Direction, at_ns: int) -> None:
         """A hole has taken the framing of a direction with it."""
         if direction is Direction.WRITE:
-            self._first = None
+            self._first = self._highest = None
+        else:
+            self._early.clear()
         for stream in self._streams.values():
             if direction is Direction.READ or stream.is_receiving:
                 stream.gap(at_ns, of_response=direction is Direction.READ)

@@ -113,6 +113,17 @@ class Stream:
         self.exchange.response_body(data, at_ns)
         outcomes.extend(self.exchange.further(at_ns))
 
+    def response_trailers(self, headers: Headers, at_ns: int) -> None:
+        """Headers that come after the response's body (grpc-status)."""
+        self._flush(at_ns)
+        if not self.problem:
+            self.exchange.response_trailers(headers, at_ns)
+
+    def _flush(self, at_ns: int) -> None:
+        """The body has ended, however short it is."""
+        if first := self._release(at_ns):
+            self.exchange.response_body(first, at_ns)
+
     def _release(self, at_ns: int) -> bytes:
         """A head with unknown fields may have lost its coding, which the body's first bytes tell."""
         head, first, self._head, self._first = self._head, self._first, None, b""
@@ -128,8 +139,7 @@ class Stream:
 
     def finish(self, cut_off: str, at_ns: int, outcomes: list[Outcome]) -> None:
         """Ends the exchange, with `cut_off` where no end was seen."""
-        if first := self._release(at_ns):
-            self.exchange.response_body(first, at_ns)
+        self._flush(at_ns)
         if self.is_lost:
             self.request_end(at_ns)  # whether its end was in the hole nobody knows, and unknown is not free
         if self.problem == UPGRADED and self.exchange.recognised:

@@ -1,5 +1,7 @@
 """Anthropic's first API, text completions: no usage at all, in no form of answer.
 
+The model that an answer names is the one that was asked for, repeated: it says nothing about who answered.
+
 A stream is events `completion` (older API versions give them no name) of which the last has a `stop_reason`.
 """
 
@@ -30,7 +32,8 @@ class AnthropicComplete(Dialect):
         facts = self.facts
         facts.response_shaped = facts.response_shaped or document.get("type") == "completion"
         facts.response_id = text(document.get("id")) or facts.response_id
-        facts.response_model = text(document.get("model")) or facts.response_model
+        model = text(document.get("model")) or facts.response_model
+        facts.response_model = model if model != facts.request_model else ""
         if reason := text(document.get("stop_reason")):
             facts.finish_reasons = [reason]
             facts.terminated = True

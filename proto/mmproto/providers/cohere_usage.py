@@ -7,7 +7,8 @@ nothing is billed by name, as in some copies of the API.
 
 `cached_tokens` and `tokens.reasoning_tokens` are parts of `tokens`. How many of them are among the billed
 is not said, and Cohere has no price of its own for either, so as many as fit are put there: neither the
-total nor the cost depends on it. That more were cached than billed is no contradiction.
+total nor the cost depends on it. Where not all fit (576 of 577 tokens cached, 377 of them billed) nothing
+is contradictory, but not all that was reported is told: the usage is PARTIAL.
 
 Images are billed in `image_tokens` beside the input, or in older models by the piece (`images`), reranking in
 `search_units`.
@@ -35,14 +36,17 @@ def measure(usage: Any, facts: Facts, *, has_output: bool = True) -> Measured:
         if amount := counts.units(billed, name):
             units[unit] = amount
     tokens: dict[str, int] = {}
+    fits = True
     whole_input = counts.get(source, "input_tokens")
     whole_output = counts.get(source, "output_tokens") if has_output else None
     if whole_input is not None:
         cached = counts.get(usage, "cached_tokens")
+        fits = fits and (cached or 0) <= whole_input
         cached = min(cached, whole_input) if cached is not None else None
         divide(counts, tokens, "input", whole_input, {"input_cache_read": cached})
     if whole_output is not None:
         reasoning = counts.get(seen, "reasoning_tokens")
+        fits = fits and (reasoning or 0) <= whole_output
         reasoning = min(reasoning, whole_output) if reasoning is not None else None
         divide(counts, tokens, "output", whole_output, {"output_reasoning": reasoning})
     images = counts.get(billed, "image_tokens")
@@ -51,4 +55,4 @@ def measure(usage: Any, facts: Facts, *, has_output: bool = True) -> Measured:
     if not tokens and not units:
         return Measured()
     whole = whole_input is not None and (whole_output is not None or not has_output)
-    return Measured(tokens, units, counts.quality(whole=whole or bool(units)))
+    return Measured(tokens, units, counts.quality(whole=fits and (whole or bool(units))))

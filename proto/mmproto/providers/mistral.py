@@ -41,6 +41,8 @@ _TREE: Final[Tree] = {
     "error": VALUE,
     "detail": VALUE,
 }
+# What a batch job has that means an answer elsewhere.
+_OF_ANSWERS: Final = frozenset({"model", "outputs", "usage"})
 
 
 class _Mistral(Dialect):
@@ -92,6 +94,12 @@ class MistralOcr(_Mistral):
             self.facts.request_shaped = "document" in document
             if any(document.get(f"{what}_annotation_format") for what in ("bbox", "document")):
                 self._unit = "annotated_pages"
+
+    def read_response(self, document: Any) -> None:
+        """As the others; the model that was asked for is repeated, whatever served."""
+        super().read_response(document)
+        if self.facts.response_model == self.facts.request_model:
+            self.facts.response_model = ""
 
     def measured(self, *, complete: bool) -> Measured:
         """Pages."""
@@ -169,9 +177,10 @@ class MistralConversation(_Mistral):
 
 
 class MistralBatch(_Mistral):
-    """.../v1/batch/jobs and what is below it"""
+    """.../v1/batch/jobs and what is below it. The model of a job is the one that is asked for."""
 
     operation: ClassVar[str] = "batch"
+    response_tree: ClassVar[Tree] = {name: want for name, want in _TREE.items() if name not in _OF_ANSWERS}
 
     def measured(self, *, complete: bool) -> Measured:
         """The job itself generates nothing."""

@@ -65,7 +65,9 @@ class Rerank(Dialect):
         facts = self.facts
         facts.terminated = True
         facts.response_id = text(document.get("id"))
-        facts.response_model = text(document.get("model")) or facts.response_model
+        model = text(document.get("model"))
+        if not facts.request_model.endswith(f"/{model}"):  # else it says less than what was asked for
+            facts.response_model = model or facts.response_model
         usage = document.get("usage")
         counted = isinstance(usage or document.get("meta"), dict)
         facts.response_shaped = counted and any(name in document for name in _SHAPES)

@@ -7,7 +7,6 @@ published, are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from mmproto.providers.facts import nano_usd
@@ -20,6 +19,7 @@ _PLACES: Final = (
     (("cost_in_usd_ticks",), 10_000_000_000),  # xAI
     (("pydantic_ai_gateway", "cost_estimate"), 1),
 )
+_NAMES: Final = frozenset(place[0] for place, _ in _PLACES)
 # Copilot counts in billionths of a credit, and a credit is a cent.
 _NANO_CREDITS_PER_USD: Final = 100_000_000_000
 
@@ -30,33 +30,32 @@ def reported(usage: Any) -> int | None:
     Where the caller's own key at the upstream provider was used (`is_byok`), `cost` is the gateway's fee
     alone, and what the upstream provider charged stands beside it: the call cost both.
     """
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict) or _NAMES.isdisjoint(usage) or not _in_dollars(usage):
         return None
     for place, per_usd in _PLACES:
         value: Any = usage
         for name in place:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        amount = nano_usd(value, per_usd) if _in_dollars(usage) else None
-        if amount is not None:
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None and (amount := nano_usd(value, per_usd)) is not None:
             return amount + _upstream(usage)
     return None
 
 
 def of_copilot(usage: Any) -> int | None:
     """Nano-dollars in GitHub Copilot's `copilot_usage`."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     return nano_usd(usage.get("total_nano_aiu"), _NANO_CREDITS_PER_USD)
 
 
-def _in_dollars(usage: Mapping[str, Any]) -> bool:
+def _in_dollars(usage: dict[str, Any]) -> bool:
     cost = usage.get("cost")
-    currency = cost.get("currency") if isinstance(cost, Mapping) else None
+    currency = cost.get("currency") if isinstance(cost, dict) else None
     return currency in (None, "USD")
 
 
-def _upstream(usage: Mapping[str, Any]) -> int:
+def _upstream(usage: dict[str, Any]) -> int:
     details = usage.get("cost_details")
-    if usage.get("is_byok") is not True or not isinstance(details, Mapping):
+    if usage.get("is_byok") is not True or not isinstance(details, dict):
         return 0
     return nano_usd(details.get("upstream_inference_cost")) or 0

@@ -37,8 +37,8 @@ _OUTPUT_DETAILS: Final = (
 )
 # The same number has other names at the top level, or in the details of gateways that speak several dialects.
 _READ: Final = (
-    "prompt_cache_hit_tokens",
     "cached_tokens",
+    "prompt_cache_hit_tokens",
     "num_cached_tokens",
     "cache_read_input_tokens",
     "cached_prompt_tokens",
@@ -55,6 +55,9 @@ _SEARCHES: Final = (
     ("server_side_tool_usage_details", "web_search_calls"),  # xAI
     ("server_tool_use", "web_search_requests"),  # gateways to Anthropic
 )
+
+_SEARCH_NAMES: Final = frozenset(place[0] for place in _SEARCHES)
+_CACHE_NAMES: Final = frozenset((*_READ, *_WRITTEN))
 
 
 def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: bool = True) -> Measured:
@@ -117,6 +120,8 @@ def measure_images(usage: Any, facts: Facts) -> Measured:
 
 def searches(counts: Counts, usage: dict[str, Any]) -> dict[str, float]:
     """The searches in a usage object as units; none where it names none."""
+    if _SEARCH_NAMES.isdisjoint(usage):
+        return {}
     for place in _SEARCHES:
         source: Any = usage
         for name in place[:-1]:
@@ -152,34 +157,43 @@ def _whole_input(counts: Counts, usage: dict[str, Any]) -> int | None:
 
 def _inside_input(counts: Counts, usage: dict[str, Any], details: Any) -> dict[str, int | None]:
     """The parts of the input by bucket, before they are held against the whole."""
-    read = counts.get(details, "cached_tokens", *_READ[1:])
-    if read is None:
-        read = counts.get(usage, *_READ)
-    inside = {
-        "input_cache_read": read,
-        "input_cache_write_5m": _either(counts, details, usage, *_WRITTEN),
-        "input_audio": counts.get(details, "audio_tokens"),
-        "input_image": counts.get(details, "image_tokens"),
-        "input_video": counts.get(details, "video_tokens"),
-    }
-    split = details.get("cached_tokens_details") if isinstance(details, dict) else None
-    audio, image = counts.get(split, "audio_tokens"), counts.get(split, "image_tokens")
-    if read is not None and audio is not None and audio <= min(read, inside["input_audio"] or 0):
-        inside["input_cache_read"] = read - audio
-        inside["input_audio"] = (inside["input_audio"] or 0) - audio
-        inside["input_audio_cache_read"] = audio
-    if image is not None and image <= (inside["input_image"] or 0):
-        inside["input_image"] = (inside["input_image"] or 0) - image
+    inside: dict[str, int | None] = {"input_cache_read": None, "input_cache_write_5m": None}
+    if isinstance(details, dict):
+        inside["input_cache_read"] = counts.get(details, *_READ)
+        inside["input_cache_write_5m"] = counts.get(details, *_WRITTEN)
+    if not _CACHE_NAMES.isdisjoint(usage):
+        for bucket, names in (("input_cache_read", _READ), ("input_cache_write_5m", _WRITTEN)):
+            if inside[bucket] is None:
+                inside[bucket] = counts.get(usage, *names)
+    for name in ("audio", "image", "video"):
+        inside[f"input_{name}"] = counts.get(details, f"{name}_tokens")
+    if isinstance(details, dict) and (split := details.get("cached_tokens_details")) is not None:
+        _take_cached_out(counts, inside, split)
     return inside
+
+
+def _take_cached_out(counts: Counts, inside: dict[str, int | None], split: Any) -> None:
+    """Takes the cached tokens of a modality out of it, and those that have a price of their own apart."""
+    read, sound, seen = inside["input_cache_read"], inside["input_audio"] or 0, inside["input_image"] or 0
+    audio, image = counts.get(split, "audio_tokens"), counts.get(split, "image_tokens")
+    if read is not None and audio is not None and audio <= min(read, sound):
+        inside["input_cache_read"] = read - audio
+        inside["input_audio"] = sound - audio
+        inside["input_audio_cache_read"] = audio
+    if image is not None and image <= seen:
+        inside["input_image"] = seen - image
 
 
 def _fitting(inside: dict[str, int | None], whole: int) -> dict[str, int | None]:
     """`inside` without the tokens of a modality that were cached: what overlaps counts as cached."""
+    modalities = [bucket for bucket in ("input_audio", "input_image", "input_video") if inside[bucket]]
+    if not modalities:
+        return inside
     room = whole - sum(count or 0 for bucket, count in inside.items() if "cache" in bucket)
     fitting = dict(inside)
-    for bucket in ("input_audio", "input_image", "input_video"):
-        count = inside[bucket]
-        if count is not None and 0 <= room < count <= whole:
+    for bucket in modalities:
+        count = inside[bucket] or 0
+        if 0 <= room < count <= whole:
             fitting[bucket] = room
         room -= fitting[bucket] or 0
     return fitting

@@ -57,7 +57,8 @@ class ReplicatePrediction(Dialect):
         facts = self.facts
         facts.terminated = True
         facts.response_id = text(document.get("id"))
-        facts.response_model = text(document.get("model"))
+        if not facts.free:  # what is only looked at was made elsewhere
+            facts.response_model = text(document.get("model"))
         facts.response_shaped = "status" in document and "urls" in document
         self._metrics = document.get("metrics")
         status = text(document.get("status"))

@@ -178,7 +178,7 @@ ROUTES: Final = (
     Route(r".*/chat/completions", OpenAIChat),
     Route(r".*/prompts/[^/]+/completions", OpenAIChat),  # Portkey's stored prompts
     Route(r".*/v1/chat", OpenAIChat, providers=frozenset({"writer"})),
-    Route(r".*/serving-endpoints/(?P<model>[^/]+)/invocations", OpenAIChat),
+    Route(r".*/v1/sonar", OpenAIChat, providers=frozenset({"perplexity"})),
     Route(r".*/engines/(?P<model>[^/]+)/completions", OpenAICompletions),
     Route(r".*/completions", OpenAICompletions),
     Route(r".*/v1/chat/completions/[^/]+", OpenAIChat, methods=GET, free=RETRIEVAL),

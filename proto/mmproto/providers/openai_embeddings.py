@@ -78,4 +78,5 @@ ROUTES: Final = (
     Route(r".*/engines/(?P<model>[^/]+)/embeddings", OpenAIEmbeddings),
     Route(r"(?!/api/embeddings).*/embeddings", OpenAIEmbeddings),  # that one is Ollama's own dialect
     Route(r".*/v1/(multimodal|contextualized)embeddings", OpenAIEmbeddings),
+    Route(r".*/api/v3/embeddings/multimodal", OpenAIEmbeddings),  # Volcengine
 )

@@ -27,6 +27,7 @@ class OpenAIFree(Dialect):
     operation: ClassVar[str] = "chat"
     flavour: ClassVar[str] = "openai"
     # A WebRTC call is answered with the description of a session.
+    takes_bytes: ClassVar[bool] = True
     answers_bytes: ClassVar[bool] = True
     response_tree: ClassVar[Tree] = _TREE
     event_tree: ClassVar[Tree] = _TREE

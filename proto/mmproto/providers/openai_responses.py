@@ -181,5 +181,7 @@ def drawn(document: dict[str, Any], facts: Facts) -> list[Portion]:
 
 ROUTES: Final = (
     Route(r".*/responses(/compact)?", OpenAIResponses),
+    Route(r".*/v1/agent", OpenAIResponses, providers=frozenset({"perplexity"})),
+    Route(r".*/responses/resp_[^/]+/cancel", OpenAIResponses, free=RETRIEVAL),
     Route(r".*/responses/resp_[^/]+", OpenAIResponses, methods=GET),
 )

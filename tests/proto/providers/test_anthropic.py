@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from tests.proto import wire
+from tests.proto.providers import asking
 
-from mmproto.exchange import Recognised
+from mmproto.outcome import Dropped, Recognised
 from mmproto.v1.usage_pb2 import Quality
 
 E, P = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL
@@ -241,4 +242,178 @@ def test_an_error() -> None:
         False,
         429,
         False,
+    )
+
+
+def messages(usage: dict[str, Any], **options: Any) -> list[Any]:
+    return asking.calls(
+        "api.anthropic.com",
+        "/v1/messages",
+        wire.chat_request(model="claude-test"),
+        wire.message(usage=usage),
+        **options,
+    )
+
+
+def test_an_advisor_is_a_call_of_its_own_at_its_own_model() -> None:
+    passes = [
+        {"type": "message", "input_tokens": 100, "output_tokens": 10},
+        {"type": "advisor_message", "model": "claude-dear", "input_tokens": 500, "output_tokens": 60},
+        {"type": "advisor_message", "model": "claude-dear", "input_tokens": 700, "output_tokens": 80},
+    ]
+    usage = {"input_tokens": 100, "output_tokens": 10, "service_tier": "standard", "iterations": passes}
+    own, *advisors = messages(usage)
+    assert (own.response_model, dict(own.usage.tokens)) == ("claude-test-1", {"input": 100, "output": 10})
+    assert [(a.response_model, a.request_model, dict(a.usage.tokens)) for a in advisors] == [
+        ("claude-dear", "claude-dear", {"input": 500, "output": 60}),
+        ("claude-dear", "claude-dear", {"input": 700, "output": 80}),
+    ]
+    assert all(a.usage.quality == E and a.billable and a.service_tier == "standard" for a in advisors)
+    assert len({own.id, *(a.id for a in advisors)}) == 3
+    assert [a.id for a in advisors] == [a.id for a in messages(usage)[1:]]  # the same wherever it is seen
+
+
+def test_passes_of_a_stream_that_was_cut_off_are_not_told() -> None:
+    passes = [{"type": "advisor_message", "model": "claude-dear", "input_tokens": 5, "output_tokens": 6}]
+    events = wire.message_events({"iterations": passes})[:3]
+    body = wire.sse(events, names=True)
+    [call] = asking.calls(
+        "api.anthropic.com", "/v1/messages", wire.chat_request(stream=True), body, kind=asking.SSE, cut=True
+    )
+    assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 21}, P)
+
+
+@pytest.mark.parametrize(
+    ("usage", "asked", "tier"),
+    [
+        ({"service_tier": "standard"}, {}, "standard"),
+        ({"service_tier": "standard", "speed": "standard"}, {"speed": "fast"}, "standard"),
+        ({"service_tier": "standard", "speed": "fast"}, {"speed": "fast"}, "fast"),
+        ({"service_tier": "standard"}, {"speed": "fast"}, "fast"),
+        ({}, {"service_tier": "auto"}, "auto"),
+    ],
+)
+def test_tiers(usage: dict[str, Any], asked: dict[str, Any], tier: str) -> None:
+    body = wire.message(usage={"input_tokens": 1, "output_tokens": 2, **usage})
+    assert ask(wire.response(body), **asked).call.service_tier == tier
+
+
+@pytest.mark.parametrize(
+    ("beyond", "tier"), [(None, "subscription"), ("false", "subscription"), ("true", "standard")]
+)
+def test_what_a_plan_pays_for_has_a_tier_of_its_own(beyond: str | None, tier: str) -> None:
+    headers = {"anthropic-ratelimit-unified-status": "allowed"}
+    if beyond:
+        headers["anthropic-ratelimit-unified-overage-in-use"] = beyond
+    usage = {"input_tokens": 1, "output_tokens": 2, "service_tier": "standard"}
+    [call] = messages(usage, headers=headers)
+    assert call.service_tier == tier
+
+
+@pytest.mark.parametrize(
+    ("host", "output", "billable"),
+    [
+        ("api.anthropic.com", 0, False),
+        ("api.anthropic.com", 7, True),
+        ("openrouter.ai", 0, True),
+    ],
+)
+def test_a_refusal_before_any_output_is_not_billed(host: str, output: int, billable: bool) -> None:
+    body = wire.message(stop_reason="refusal", usage={"input_tokens": 412, "output_tokens": output})
+    call = asking.call(host, "/v1/messages", wire.chat_request(), body)
+    assert (call.billable, list(call.finish_reasons)) == (billable, ["refusal"])
+
+
+def test_a_gateway_says_what_it_charged() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6, "cost": 0.00042}
+    call = asking.call("openrouter.ai", "/api/v1/messages", wire.chat_request(), wire.message(usage=usage))
+    assert (call.provider, call.reported_cost_nano_usd) == ("openrouter", 420_000)
+
+
+FREE = [
+    ("POST", "/v1/messages/count_tokens", {"input_tokens": 36}, 200, "token_counting"),
+    (
+        "POST",
+        "/v1/messages/count_tokens?beta=true",
+        {"error": {"type": "not_found_error"}},
+        404,
+        "token_counting",
+    ),
+    ("POST", "/v1/messages/batches", {"id": "msgbatch_1", "type": "message_batch"}, 200, "preparation"),
+    (
+        "GET",
+        "/v1/messages/batches/msgbatch_1",
+        {"id": "msgbatch_1", "type": "message_batch"},
+        200,
+        "retrieval",
+    ),
+    ("POST", "/v1/messages/batches/msgbatch_1/cancel", {"type": "message_batch"}, 200, "retrieval"),
+    ("GET", "/v1/messages/batches?limit=5", {"data": [], "has_more": False}, 200, "retrieval"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "answer", "status", "why"), FREE)
+def test_what_generates_nothing_costs_nothing(
+    method: str, path: str, answer: Any, status: int, why: str
+) -> None:
+    request = wire.chat_request() if method == "POST" else None
+    assert asking.reason("api.anthropic.com", path, request, answer, method=method, status=status) == why
+
+
+def result(number: int, **fields: Any) -> dict[str, Any]:
+    message = wire.message(id=f"msg_01BaTcHtEsTlInE{number:06}", **fields)
+    return {"custom_id": str(number), "result": {"type": "succeeded", "message": message}}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_line_of_a_batch_is_a_call_at_the_batch_tier(count: int) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 4, "service_tier": "batch"}
+    body = asking.lines(
+        [
+            *[result(number, usage=usage) for number in range(count)],
+            {"custom_id": "e", "result": {"type": "errored", "error": {"type": "error"}}},
+            {"custom_id": "x", "result": {"type": "expired"}},
+        ][: count if count == 1 else None]
+    )
+    path = "/v1/messages/batches/msgbatch_1/results"
+    found = asking.outcomes("api.anthropic.com", path, None, body, method="GET", kind="application/x-jsonl")
+    calls = [outcome.call for outcome in found if isinstance(outcome, Recognised)]
+    assert [outcome for outcome in found if not isinstance(outcome, Recognised)] == [
+        Dropped("counted_in_portions")
+    ]
+    assert len({call.id for call in calls}) == len(calls) == count
+    for call in calls:
+        assert (call.operation, call.service_tier, call.response_model) == ("chat", "batch", "claude-test-1")
+        assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 10, "output": 4}, E)
+
+
+def completion(**fields: Any) -> dict[str, Any]:
+    return {
+        "type": "completion",
+        "id": "compl_01AbCdEfGhIjKlMnOp",
+        "completion": "x",
+        "model": "claude-2.1",
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(("model", "told"), [("claude-2.1", ""), ("claude-2", "claude-2.1")])
+def test_first_completions_count_nothing(model: str, told: str) -> None:
+    request = {"model": model, "prompt": "p", "max_tokens_to_sample": 3}
+    answer = completion(stop_reason="stop_sequence")
+    call = asking.call("api.anthropic.com", "/v1/complete", request, answer)
+    assert (call.operation, call.request_model, call.response_model) == ("text_completion", model, told)
+    assert (call.usage.quality, call.billable, call.streaming) == (Quality.QUALITY_UNKNOWN, True, False)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_first_completions_stream(whole: bool) -> None:
+    events: list[Any] = [completion(stop_reason=None), {"type": "ping"}, completion(stop_reason="max_tokens")]
+    body = wire.sse(events if whole else events[:2], names=True)
+    request = {"model": "claude-2.1", "prompt": "p", "stream": True}
+    call = asking.call("api.anthropic.com", "/v1/complete", request, body, kind=asking.SSE, cut=not whole)
+    assert (call.streaming, call.error_type, call.response_id) == (
+        True,
+        "" if whole else "stream_incomplete",
+        "compl_01AbCdEfGhIjKlMnOp",
     )

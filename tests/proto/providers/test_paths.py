@@ -7,8 +7,12 @@ import pytest
 from mmproto.providers import hosts, paths
 from mmproto.providers.anthropic_messages import AnthropicMessages
 from mmproto.providers.dialect import Dialect
+from mmproto.providers.openai_assistants import OpenAIAssistantRun
+from mmproto.providers.openai_audio import OpenAISpeech, OpenAITranscription
 from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
 from mmproto.providers.openai_embeddings import OpenAIEmbeddings
+from mmproto.providers.openai_images import OpenAIImages
+from mmproto.providers.openai_moderations import OpenAIModerations
 from mmproto.providers.openai_responses import OpenAIResponses
 
 EXTRA = {"llm.corp.example:8443": "openai", "*.models.example": "groq", "gate.example": "vertex"}
@@ -45,6 +49,11 @@ OPERATIONS: list[tuple[str, str, str, type[Dialect]]] = [
     ("openrouter.ai", "/api/v1/messages", "openrouter", AnthropicMessages),
     ("api.z.ai", "/api/coding/paas/v4/chat/completions", "z_ai", OpenAIChat),
     ("adb-1.2.azuredatabricks.net", "/serving-endpoints/chat/completions", "databricks", OpenAIChat),
+    ("api.openai.com", "/v1/images/edits", "openai", OpenAIImages),
+    ("api.openai.com", "/v1/audio/translations", "openai", OpenAITranscription),
+    ("r.openai.azure.com", "/openai/deployments/d/audio/speech", "azure.ai.openai", OpenAISpeech),
+    ("api.openai.com", "/v1/moderations", "openai", OpenAIModerations),
+    ("api.openai.com", "/v1/threads/thread_1/runs", "openai", OpenAIAssistantRun),
     ("localhost:8000", "/v1/chat/completions", "openai", OpenAIChat),
     ("gateway.internal", "/anthropic/v1/messages", "anthropic", AnthropicMessages),
     ("localhost:11434", "/v1/chat/completions", "ollama", OpenAIChat),
@@ -59,16 +68,12 @@ OTHERS: list[tuple[str, str, str, str]] = [
     ("GET", "localhost:8000", "/v1/chat/completions", "not_llm"),
     ("GET", "api.openai.com", "/v1/models", "not_an_operation"),
     ("GET", "api.openai.com", "/v1/chat/completions", "not_an_operation"),
-    ("POST", "api.openai.com", "/v1/responses/input_tokens", "not_an_operation"),
-    ("POST", "api.openai.com", "/v1/responses/resp_1/cancel", "not_an_operation"),
     ("POST", "api.openai.com", "/v1/files", "not_an_operation"),
-    ("POST", "api.openai.com", "/v1/batches", "not_an_operation"),
-    ("POST", "api.openai.com", "/v1/moderations", "not_an_operation"),
+    ("GET", "api.openai.com", "/v1/organization/usage/completions", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/vector_stores", "not_an_operation"),
+    ("POST", "api.openai.com", "/v1/fine_tuning/jobs", "not_an_operation"),
     ("POST", "api.openai.com", "/v1/threads/t/messages", "not_an_operation"),
     ("POST", "api.anthropic.com", "/api/event_logging/batch", "not_an_operation"),
-    ("POST", "api.openai.com", "/v1/images/generations", "dialect_not_supported:openai"),
-    ("POST", "api.openai.com", "/v1/audio/speech", "dialect_not_supported:openai"),
-    ("GET", "api.openai.com", "/v1/realtime?model=m", "dialect_not_supported:openai"),
     (
         "POST",
         "bedrock-runtime.us-east-1.amazonaws.com",

@@ -2,7 +2,8 @@
 
 Providers carry their OpenTelemetry name (`gen_ai.provider.name`) where OpenTelemetry has one, a plain
 lower-case name of their own where it has none. A pattern is a host, or `*.suffix`, or has `*` for one label
-elsewhere; ports are not part of it. Some hosts serve several products by path: `by_path` is tried first.
+elsewhere; ports are not part of it. Some hosts serve several products by path: `by_path` is tried first, then
+`by_segment`.
 """
 
 from __future__ import annotations
@@ -40,11 +41,31 @@ class Host:
     provider: str
     quirks: frozenset[Quirk] = frozenset()
     by_path: Mapping[str, str] | None = None  # path prefix -> provider
+    by_segment: Mapping[str, str] | None = None  # segment of the path -> provider that it is passed on to
 
 
 _XAI = frozenset({Quirk.REASONING_OUTSIDE_COMPLETION})
 _AZURE_PATHS = {"/openai/": "azure.ai.openai"}
 _AZURE = frozenset({Quirk.COST_IS_ANOTHERS})
+# What Cloudflare's gateway calls the providers that it passes calls on to.
+_CLOUDFLARE_GATEWAY = {
+    "openai": "openai",
+    "azure-openai": "azure.ai.openai",
+    "anthropic": "anthropic",
+    "google-ai-studio": "gcp.gemini",
+    "google-vertex-ai": "gcp.vertex_ai",
+    "aws-bedrock": "aws.bedrock",
+    "groq": "groq",
+    "grok": "x_ai",
+    "mistral": "mistral_ai",
+    "cohere": "cohere",
+    "deepseek": "deepseek",
+    "perplexity-ai": "perplexity",
+    "cerebras": "cerebras",
+    "huggingface": "huggingface",
+    "openrouter": "openrouter",
+    "replicate": "replicate",
+}
 _PLAN = frozenset({Quirk.SUBSCRIPTION})
 
 HOSTS: Final = (
@@ -110,7 +131,7 @@ HOSTS: Final = (
     Host("api.writer.com", "writer"),
     Host("api.portkey.ai", "portkey"),
     Host("api.cloudflare.com", "cloudflare"),
-    Host("gateway.ai.cloudflare.com", "cloudflare"),
+    Host("gateway.ai.cloudflare.com", "cloudflare", by_segment=_CLOUDFLARE_GATEWAY),
     Host("ollama.com", "ollama"),
     Host("api.voyageai.com", "voyage"),
     Host("api.replicate.com", "replicate"),
@@ -208,6 +229,10 @@ def provider_at(host: Host, path: str) -> str:
     for prefix, provider in (host.by_path or {}).items():
         if path.startswith(prefix):
             return provider
+    if host.by_segment:
+        for segment in path.split("/"):
+            if segment in host.by_segment:
+                return host.by_segment[segment]
     return host.provider
 
 

@@ -357,6 +357,73 @@ def test_voyage_counts_images_as_tokens() -> None:
     assert (dict(call.usage.tokens), call.operation) == ({"input": 12, "input_image": 3571}, "embeddings")
 
 
+SDK_USAGES: list[tuple[dict[str, Any], dict[str, int]]] = [
+    (
+        {
+            "inputTokens": 30,
+            "outputTokens": 12,
+            "totalTokens": 42,
+            "cachedInputTokens": 8,
+            "reasoningTokens": 5,
+        },
+        {"input": 22, "input_cache_read": 8, "output": 7, "output_reasoning": 5},
+    ),
+    (
+        {
+            "inputTokens": {"total": 30, "noCache": 20, "cacheRead": 8, "cacheWrite": 2},
+            "outputTokens": {"total": 12, "text": 7, "reasoning": 5},
+        },
+        {
+            "input": 20,
+            "input_cache_read": 8,
+            "input_cache_write_5m": 2,
+            "output": 7,
+            "output_reasoning": 5,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("usage", "buckets"), SDK_USAGES)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_vercel_as_the_sdk_speaks_to_it(
+    usage: dict[str, Any], buckets: dict[str, int], streaming: bool
+) -> None:
+    metadata = {"gateway": {"cost": "0.00123", "generationId": "gen_01JZ0A1B2C3D4E5F6G7H8J9K0M"}}
+    last = {"finishReason": "stop", "usage": usage, "providerMetadata": metadata}
+    about = {"id": "resp-1", "modelId": "gpt-test-2026"}
+    if streaming:
+        parts = [{"type": "response-metadata", **about}, *[{"type": "text-delta", "delta": "secret"}] * 3]
+        events = wire.sse([*parts, {"type": "finish", **last}], done=True)
+        body = wire.response(events, content_type="text/event-stream")
+    else:
+        body = wire.response({"content": [{"type": "text", "text": "secret"}], "response": about, **last})
+    headers = {
+        "ai-language-model-id": "openai/gpt-test",
+        "ai-language-model-streaming": str(streaming).lower(),
+    }
+    sent = wire.request(
+        "ai-gateway.vercel.sh", "/v3/ai/language-model", {"prompt": ["secret"]}, headers=headers
+    )
+    call = wire.the_call(wire.read(sent, body))
+    assert (dict(call.usage.tokens), call.usage.quality, call.streaming) == (buckets, E, streaming)
+    assert (call.request_model, call.response_model) == ("openai/gpt-test", "gpt-test-2026")
+    assert (call.reported_cost_nano_usd, list(call.finish_reasons)) == (1_230_000, ["stop"])
+
+
+@pytest.mark.parametrize(
+    ("path", "provider"),
+    [
+        ("/v1/account/gate/openai/chat/completions", "openai"),
+        ("/v1/account/gate/grok/v1/chat/completions", "x_ai"),
+        ("/v1/account/gate/compat/chat/completions", "cloudflare"),
+        ("/v1/account/gate/workers-ai/v1/chat/completions", "cloudflare"),
+    ],
+)
+def test_cloudflares_gateway_names_who_answers(path: str, provider: str) -> None:
+    assert answered("gateway.ai.cloudflare.com", wire.chat_usage(), path).call.provider == provider
+
+
 # Whatever a usage says
 
 NUMBERS = st.one_of(

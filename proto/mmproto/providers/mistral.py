@@ -81,8 +81,8 @@ class MistralOcr(_Mistral):
     request_tree: ClassVar[Tree] = {
         **REQUEST_TREE,
         "document": PRESENT,
-        "bbox_annotation_format": PRESENT,
-        "document_annotation_format": PRESENT,
+        "bbox_annotation_format": VALUE,
+        "document_annotation_format": VALUE,
     }
 
     _unit: str = "pages"

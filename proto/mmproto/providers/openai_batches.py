@@ -153,6 +153,10 @@ def _dialect_of(body: dict[str, Any]) -> type[Dialect] | None:
 
 
 _ALL: Final = frozenset({"GET", "POST"})
+_WITH_BATCHES: Final = frozenset(
+    {"openai", "azure.ai.openai", "mistral_ai", "groq", "together", "x_ai", "alibaba", "moonshot_ai", "zhipu"}
+    | {"siliconflow", "novita", "deepinfra", "nebius", "sambanova", "fireworks", "portkey"}
+)
 ROUTES: Final = (
     Route(r".*/v1/batches", OpenAIBatch, free=PREPARATION),
     Route(r".*/v1/batches", OpenAIBatch, methods=GET, free=RETRIEVAL),
@@ -160,6 +164,7 @@ ROUTES: Final = (
     Route(r".*/v1/batches/[^/]+(/cancel)?", OpenAIBatch, methods=_ALL, free=RETRIEVAL),
     Route(r"/openai/batches", OpenAIBatch, free=PREPARATION),  # Azure's older API
     Route(r"/openai/batches(/[^/]+(/cancel)?)?", OpenAIBatch, methods=_ALL, free=RETRIEVAL),
-    # Only files whose name says that they may be results: others are downloads like any.
+    Route(r".*/v1/files/[^/]+/content", OpenAIFile, methods=GET, providers=_WITH_BATCHES),
+    # Elsewhere only files whose name says that they may be results: others are downloads like any.
     Route(r".*/files/(file|batch)[-_][^/]+/content", OpenAIFile, methods=GET),
 )

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from mmproto.framing import http2_wire as wire
 from mmproto.framing.http1 import Malformed, Mark
-from mmproto.framing.http2_sync import find_frame
+from mmproto.framing.http2_sync import FrameSearch
 
 MALFORMED: Final = "malformed_http2"
 TOO_LARGE: Final = "header_too_large"
@@ -66,7 +66,7 @@ class FrameReader:
     """`preface`: the direction begins with the client's preface. `joined_late`: anywhere."""
 
     def __init__(self, *, preface: bool = False, joined_late: bool = False) -> None:
-        self.is_lost = joined_late  # the next frame still has to be found
+        self._search = FrameSearch() if joined_late else None
         self._found = False  # frames are such by a search, not by the protocol
         self._preface = preface
         self._dead = False
@@ -79,6 +79,11 @@ class FrameReader:
         self._ends_stream = False
         self._content = 0  # bytes of DATA to come
         self._skipped = 0  # then bytes that nobody wants
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the next frame still has to be found."""
+        return self._search is not None
 
     def feed(self, data: bytes) -> list[FramePart]:
         """What `data`, the next bytes of the direction, completes."""
@@ -131,19 +136,19 @@ class FrameReader:
 
     def close(self) -> list[FramePart]:
         """The direction has ended: frames that a search has not been sure of."""
-        if not self.is_lost or not self._held_size:
+        if self._search is None or not self._held_size:
             return []
         data = self._release()
-        at, need = find_frame(data, 0, final=True)
+        at, need = self._search.find(data, 0, final=True)
         if need:
             return []
-        self.is_lost, self._found = False, True
+        self._search, self._found = None, True
         return self.feed(data[at:])
 
     def _advance(self, data: bytes, position: int, parts: list[FramePart]) -> int:
         """Begins a frame, or finds one; returns the position reached, or -1 where more bytes are needed."""
-        if self.is_lost:
-            return self._find(data, position)
+        if self._search is not None:
+            return self._find(self._search, data, position)
         if self._preface:
             return self._read_preface(data, position, parts)
         return self._begin(data, position, parts)
@@ -162,11 +167,11 @@ class FrameReader:
         self._skipped = header.length
         return position + wire.HEADER_SIZE
 
-    def _find(self, data: bytes, position: int) -> int:
-        at, need = find_frame(data, position)
+    def _find(self, search: FrameSearch, data: bytes, position: int) -> int:
+        at, need = search.find(data, position)
         if need:
             return self._hold(data[at:], need)
-        self.is_lost, self._found = False, True
+        self._search, self._found = None, True
         return at
 
     def _read_preface(self, data: bytes, position: int, parts: list[FramePart]) -> int:
@@ -230,7 +235,7 @@ class FrameReader:
         return len(data)
 
     def _lose(self) -> None:
-        self.is_lost, self._preface = True, False
+        self._search, self._preface = FrameSearch(), False
         self._content = self._skipped = 0
 
     def _hold(self, data: bytes, need: int) -> int:

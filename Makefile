@@ -117,7 +117,7 @@ lock: setup-dev ## Resolve requirements/*.in anew into hash-locked requirements/
 .PHONY: clean
 clean: ## Remove everything that set-up and the tests have made; your data in STATE stays
 	rm -rf .venv $(SETUP) node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(ASSETS)
+	rm -rf $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(ASSETS) $(RANKS)
 	find proto sensor pipeline router tests packaging -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help
@@ -133,6 +133,7 @@ PROTO_OUTPUTS := $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OUTPUTS := $(BPF_SOURCES:bpf/%.c=sensor/mmsensor/_bpf/%.o)
 ASSETS := pipeline/mmpipeline/dashboard/static/vendor
+RANKS := proto/mmproto/estimation/o200k_base.tiktoken
 
 .PHONY: build
 build: $(PROTO_OUTPUTS) $(BPF_OUTPUTS) $(SETUP)/assets
@@ -145,14 +146,16 @@ $(BPF_OUTPUTS) &: $(wildcard bpf/*) | $(ENVIRONMENT)
 	@echo "setup: BPF objects"
 	@bpf/build.sh
 
-ifeq ($(wildcard $(ASSETS)),)
+ifneq ($(words $(wildcard $(ASSETS) $(RANKS))),2)
 $(shell rm -f $(SETUP)/assets)
 endif
-$(SETUP)/assets: package.json package-lock.json pipeline/mmpipeline/dashboard/vendor.mjs | $(ENVIRONMENT)
-	@echo "setup: front-end assets"
+$(SETUP)/assets: package.json package-lock.json pipeline/mmpipeline/dashboard/vendor.mjs packaging/local/ranks.mjs \
+		| $(ENVIRONMENT)
+	@echo "setup: front-end assets and the tokenizer's ranks"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --loglevel=error >$(SETUP)/npm.log 2>&1 || \
 		{ echo "setup: npm failed: $$(grep -m1 'npm error' $(SETUP)/npm.log) (all of it: $(SETUP)/npm.log)" >&2; exit 1; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build >>$(SETUP)/npm.log
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build >>$(SETUP)/npm.log 2>&1 || \
+		{ echo "setup: $$(grep -m1 'npm error' $(SETUP)/npm.log) (all of it: $(SETUP)/npm.log)" >&2; exit 1; }
 	@touch $@
 
 $(SETUP)/environment-runtime: requirements/runtime.txt requirements/uv.txt pyproject.toml | $(SETUP)/system-runtime

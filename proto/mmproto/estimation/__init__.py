@@ -1,0 +1,1 @@
+"""Token counts where the provider reported none."""

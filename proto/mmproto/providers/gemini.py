@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import EVERY, PRESENT, VALUE, Tree
 from mmproto.framing.payload import Style
+from mmproto.providers import plans
 from mmproto.providers.dialect import Asked, Dialect
 from mmproto.providers.facts import Measured, text
 from mmproto.providers.gemini_usage import RunningUsage
@@ -139,6 +140,10 @@ class GeminiGenerate(Dialect):
         if isinstance(queries, list):
             # Chunks repeat the queries, and empty ones are not paid for.
             self._searches.update(hash(query) for query in queries if isinstance(query, str) and query)
+
+    def close(self, *, complete: bool) -> None:
+        """Knows now who pays."""
+        plans.mark(self.asked, self.facts)
 
     def measured(self, *, complete: bool) -> Measured:
         """The last usage. A stream that was cut off has its input, and as much output as it told of."""

@@ -350,7 +350,7 @@ def test_code_assist_puts_everything_one_level_deeper() -> None:
         "gemini-test-pro",
         "s-1",
     )
-    assert dict(call.usage.tokens) == {"input": 8, "output": 3}
+    assert (dict(call.usage.tokens), call.service_tier) == ({"input": 8, "output": 3}, "subscription")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,11 @@ import pytest
 
 from mmproto.providers import hosts, paths
 from mmproto.providers.anthropic_messages import AnthropicMessages
+from mmproto.providers.bedrock_converse import BedrockConverse
+from mmproto.providers.bedrock_invoke import BedrockInvoke
 from mmproto.providers.dialect import Dialect
+from mmproto.providers.gemini import GeminiGenerate
+from mmproto.providers.gemini_batches import GeminiTokenCount
 from mmproto.providers.openai_assistants import OpenAIAssistantRun
 from mmproto.providers.openai_audio import OpenAISpeech, OpenAITranscription
 from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
@@ -14,7 +18,10 @@ from mmproto.providers.openai_embeddings import OpenAIEmbeddings
 from mmproto.providers.openai_images import OpenAIImages
 from mmproto.providers.openai_moderations import OpenAIModerations
 from mmproto.providers.openai_responses import OpenAIResponses
+from mmproto.providers.vertex_partners import VertexAnthropic
 
+_STUDIO = "generativelanguage.googleapis.com"
+_VERTEX = "aiplatform.eu.rep.googleapis.com"
 EXTRA = {"llm.corp.example:8443": "openai", "*.models.example": "groq", "gate.example": "vertex"}
 
 OPERATIONS: list[tuple[str, str, str, type[Dialect]]] = [
@@ -57,6 +64,19 @@ OPERATIONS: list[tuple[str, str, str, type[Dialect]]] = [
     ("localhost:8000", "/v1/chat/completions", "openai", OpenAIChat),
     ("gateway.internal", "/anthropic/v1/messages", "anthropic", AnthropicMessages),
     ("localhost:11434", "/v1/chat/completions", "ollama", OpenAIChat),
+    ("bedrock-runtime.us-east-1.amazonaws.com", "/model/m/converse", "aws.bedrock", BedrockConverse),
+    ("bedrock-runtime.us-east-1.api.aws", "/model/m/invoke", "aws.bedrock", BedrockInvoke),
+    ("vpce-1.bedrock-runtime.eu-west-1.vpce.amazonaws.com", "/model/m/invoke", "aws.bedrock", BedrockInvoke),
+    (_STUDIO, "/v1beta/models/g:streamGenerateContent", "gcp.gemini", GeminiGenerate),
+    (_STUDIO, "/v1beta/models/g:countTokens", "gcp.gemini", GeminiTokenCount),
+    ("gateway.internal", "/google/v1beta/models/g:generateContent", "gcp.gemini", GeminiGenerate),
+    (_VERTEX, "/v1/publishers/google/models/g:generateContent", "gcp.vertex_ai", GeminiGenerate),
+    (
+        "us-east5-aiplatform.googleapis.com",
+        "/v1/projects/p/locations/l/publishers/anthropic/models/c:rawPredict",
+        "gcp.vertex_ai",
+        VertexAnthropic,
+    ),
     ("llm.corp.example:8443", "/v1/messages", "openai", AnthropicMessages),
     ("eu.models.example", "/v1/chat/completions", "groq", OpenAIChat),
     ("", "/v1/chat/completions", "openai", OpenAIChat),
@@ -74,31 +94,6 @@ OTHERS: list[tuple[str, str, str, str]] = [
     ("POST", "api.openai.com", "/v1/fine_tuning/jobs", "not_an_operation"),
     ("POST", "api.openai.com", "/v1/threads/t/messages", "not_an_operation"),
     ("POST", "api.anthropic.com", "/api/event_logging/batch", "not_an_operation"),
-    (
-        "POST",
-        "bedrock-runtime.us-east-1.amazonaws.com",
-        "/model/m/converse",
-        "dialect_not_supported:aws.bedrock",
-    ),
-    (
-        "POST",
-        "generativelanguage.googleapis.com",
-        "/v1beta/models/g:streamGenerateContent",
-        "dialect_not_supported:gcp.gemini",
-    ),
-    ("POST", "generativelanguage.googleapis.com", "/v1beta/models/g:countTokens", "not_an_operation"),
-    (
-        "POST",
-        "us-east5-aiplatform.googleapis.com",
-        "/v1/projects/p/locations/l/publishers/anthropic/models/c:rawPredict",
-        "dialect_not_supported:gcp.vertex_ai",
-    ),
-    (
-        "POST",
-        "gateway.internal",
-        "/google/v1beta/models/g:generateContent",
-        "dialect_not_supported:gcp.gemini",
-    ),
     ("GET", "adb-1.2.azuredatabricks.net", "/api/2.0/clusters/list", "not_llm"),
     ("POST", "x.snowflakecomputing.com", "/queries/v1/query-request", "not_llm"),
 ]

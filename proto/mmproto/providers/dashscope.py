@@ -51,9 +51,13 @@ class DashScopeGeneration(Dialect):
     _usage: Any = None
 
     def read_response(self, document: Any) -> None:
-        """Takes an answer, an event of one, or an error."""
-        if not isinstance(document, dict):
-            return
+        """Takes an answer or an error."""
+        if isinstance(document, dict):
+            self.take_event("", document)
+            self.facts.terminated = True
+
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes an event of a stream, or a whole answer."""
         facts = self.facts
         facts.response_id = text(document.get("request_id")) or facts.response_id
         output, usage = document.get("output"), document.get("usage")
@@ -65,6 +69,7 @@ class DashScopeGeneration(Dialect):
             found = [output, *(choices if isinstance(choices, list) else ())]
             reasons = [text(part.get("finish_reason")) for part in found if isinstance(part, dict)]
             facts.finish_reasons = [reason for reason in reasons if reason not in _UNFINISHED]
+            facts.terminated = facts.terminated or bool(facts.finish_reasons)
         if document.get("code"):
             self.take_error(document, document.get("code"))
 
@@ -86,8 +91,7 @@ class DashScopeGeneration(Dialect):
         for used in self._models()[:1]:
             usage = used
             self.facts.response_model = text(used.get("model_id"))
-        final = complete or bool(self.facts.finish_reasons)
-        return self._measure(usage, Counts(self.facts), final=final)
+        return self._measure(usage, Counts(self.facts), final=self.facts.terminated)
 
     def _measure(self, usage: Any, counts: Counts, *, final: bool) -> Measured:
         tokens: dict[str, int] = {}
@@ -168,7 +172,7 @@ ROUTES: Final = (
     Route(rf"{_SERVICES}/aigc/(.*video.*)", DashScopeVideo),
     Route(rf"{_SERVICES}/aigc/((text2|image2|image-|background).*)", DashScopeImages),
     Route(rf"{_SERVICES}/aigc/.*", DashScopeGeneration),
-    Route(r".*/api/v1/apps/[^/]+/completion", DashScopeGeneration),
+    Route(r".*/api/v1/apps/[^/]+/completion", DashScopeGeneration, providers=_ALIBABA),
     Route(
         r".*/api/v1/tokenizer", DashScopeGeneration, providers=frozenset({"alibaba"}), free="token_counting"
     ),

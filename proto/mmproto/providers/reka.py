@@ -34,9 +34,13 @@ class RekaChat(Dialect):
     _usage: Any = None
 
     def read_response(self, document: Any) -> None:
-        """Takes an answer, an event of one, or an error."""
-        if not isinstance(document, dict):
-            return
+        """Takes an answer or an error."""
+        if isinstance(document, dict):
+            self.take_event("", document)
+            self.facts.terminated = True
+
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes an event of a stream, or a whole answer."""
         facts = self.facts
         facts.response_id = text(document.get("id")) or facts.response_id
         facts.response_model = text(document.get("model")) or facts.response_model
@@ -45,6 +49,7 @@ class RekaChat(Dialect):
         answers = [answer for answer in responses or () if isinstance(answer, dict)]
         reasons = [text(answer.get("finish_reason")) for answer in answers]
         facts.finish_reasons = [reason for reason in reasons if reason]
+        facts.terminated = facts.terminated or bool(facts.finish_reasons)
         if document.get("error"):
             self.take_error(document["error"])
 
@@ -52,7 +57,7 @@ class RekaChat(Dialect):
         """The last usage; of a stream that was cut off the input only: the output was still growing."""
         counts = Counts(self.facts)
         found = {"input": counts.get(self._usage, "input_tokens")}
-        if complete or self.facts.finish_reasons:
+        if self.facts.terminated:
             found["output"] = counts.get(self._usage, "output_tokens")
         tokens = {bucket: count for bucket, count in found.items() if count is not None}
         return Measured(tokens, {}, counts.quality(whole=len(tokens) == 2)) if tokens else Measured()

@@ -69,16 +69,18 @@ class Generate(Dialect):
             self.facts.response_shaped = self._headers != (None, None)
 
     def read_response(self, document: Any) -> None:
-        """Takes an answer, an event of one, a list of either, or an error."""
+        """Takes an answer, a list of them, or an error."""
         for answer in document if isinstance(document, list) else (document,):
             if isinstance(answer, dict):
-                self._take(answer)
+                self.take_event("", answer)
+        self.facts.terminated = True
 
-    def _take(self, answer: dict[str, Any]) -> None:
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes an event of a stream, or a whole answer."""
         facts, counts = self.facts, Counts(self.facts)
-        facts.response_shaped = facts.response_shaped or any(name in answer for name in _SHAPES)
-        facts.response_model = text(answer.get("model_name")) or facts.response_model
-        details, info = answer.get("details"), answer.get("meta_info")
+        facts.response_shaped = facts.response_shaped or any(name in document for name in _SHAPES)
+        facts.response_model = text(document.get("model_name")) or facts.response_model
+        details, info = document.get("details"), document.get("meta_info")
         if isinstance(details, dict):
             prefill = details.get("prefill")
             self._prompt = counts.get(details, "input_length")
@@ -93,8 +95,8 @@ class Generate(Dialect):
             self._generated = counts.get(info, "completion_tokens")
             reason = info.get("finish_reason")
             self._finish(reason.get("type") if isinstance(reason, dict) else reason)
-        if answer.get("error"):
-            self.take_error(answer["error"], answer.get("error_type"))
+        if document.get("error"):
+            self.take_error(document["error"], document.get("error_type"))
             facts.terminated = True
 
     def _finish(self, reason: Any) -> None:
@@ -117,7 +119,7 @@ class Generate(Dialect):
         tokens: dict[str, int] = {}
         if prompt is not None:
             divide(counts, tokens, "input", prompt, {"input_cache_read": self._cached})
-        if generated is not None and (complete or self.facts.terminated):
+        if generated is not None and self.facts.terminated:
             tokens["output"] = generated
         if not tokens:
             return Measured()

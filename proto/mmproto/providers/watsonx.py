@@ -55,9 +55,13 @@ class WatsonxText(Dialect):
             self.facts.request_model = text(document.get("model_id")) or self.facts.request_model
 
     def read_response(self, document: Any) -> None:
-        """Takes an answer, an event of one, or errors."""
-        if not isinstance(document, dict):
-            return
+        """Takes an answer or errors."""
+        if isinstance(document, dict):
+            self.take_event("", document)
+            self.facts.terminated = True
+
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes an event of a stream, or a whole answer."""
         facts = self.facts
         facts.response_id = text(document.get("id")) or facts.response_id
         facts.response_model = text(document.get("model_id")) or facts.response_model
@@ -69,6 +73,7 @@ class WatsonxText(Dialect):
             self._keep("output", results, "generated_token_count")
         reasons = [text(result.get("stop_reason")) for result in results]
         facts.finish_reasons = [reason for reason in reasons if reason not in ("", _UNFINISHED)]
+        facts.terminated = facts.terminated or bool(facts.finish_reasons)
         errors = document.get("errors") or document.get("error")
         if errors:
             self.take_error(errors[0] if isinstance(errors, list) else errors)
@@ -82,7 +87,7 @@ class WatsonxText(Dialect):
     def measured(self, *, complete: bool) -> Measured:
         """What was counted; of a stream that was cut off the input only: the output was still growing."""
         tokens = dict(self._tokens)
-        if self.has_output and not complete and not self.facts.finish_reasons:
+        if not self.facts.terminated:
             tokens.pop("output", None)
         if not tokens:
             return Measured()
@@ -122,11 +127,12 @@ class WatsonxChat(OpenAIChat):
         super().take_event(name, {**document, "model": document.get("model") or document.get("model_id")})
 
 
+_WATSONX: Final = frozenset({WatsonxText.flavour})
 _PLACE: Final = r".*/ml/v1(-beta)?(/deployments/(?P<deployment>[^/]+))?"
 ROUTES: Final = (
     Route(rf"{_PLACE}(/text/generation(_stream)?|/generation/text(_stream)?)", WatsonxText),
     Route(rf"{_PLACE}/text/chat(_stream)?", WatsonxChat),
-    Route(rf"{_PLACE}/text/embeddings", WatsonxEmbeddings),
-    Route(rf"{_PLACE}/text/rerank", WatsonxRerank),
+    Route(rf"{_PLACE}/text/embeddings", WatsonxEmbeddings, providers=_WATSONX),
+    Route(rf"{_PLACE}/text/rerank", WatsonxRerank, providers=_WATSONX),
     Route(rf"{_PLACE}/text/tokenization", WatsonxEmbeddings, free="token_counting"),
 )

@@ -21,7 +21,7 @@ from mmproto.framing.jsonpick import EVERY, PRESENT, VALUE, Tree
 from mmproto.providers.counts import Counts, divide
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Facts, Measured, Portion, text
-from mmproto.providers.route import GET, Route
+from mmproto.providers.route import GET, POST, Route
 
 _TREE: Final[Tree] = {
     "request_id": VALUE,
@@ -164,6 +164,7 @@ class DashScopeRerank(DashScopeEmbeddings):
     operation: ClassVar[str] = "rerank"
 
 
+_ALIBABA: Final = frozenset({DashScopeGeneration.flavour})
 _SERVICES: Final = r".*/api/v1/services"
 ROUTES: Final = (
     Route(rf"{_SERVICES}/embeddings/.*", DashScopeEmbeddings),
@@ -173,14 +174,6 @@ ROUTES: Final = (
     Route(rf"{_SERVICES}/aigc/((text2|image2|image-|background).*)", DashScopeImages),
     Route(rf"{_SERVICES}/aigc/.*", DashScopeGeneration),
     Route(r".*/api/v1/apps/[^/]+/completion", DashScopeGeneration, providers=_ALIBABA),
-    Route(
-        r".*/api/v1/tokenizer", DashScopeGeneration, providers=frozenset({"alibaba"}), free="token_counting"
-    ),
-    Route(
-        r".*/api/v1/tasks/[^/]+",
-        DashScopeGeneration,
-        methods=GET,
-        providers=frozenset({"alibaba"}),
-        free="retrieval",
-    ),
+    Route(r".*/api/v1/tokenizer", DashScopeGeneration, POST, _ALIBABA, "token_counting"),
+    Route(r".*/api/v1/tasks/[^/]+", DashScopeGeneration, GET, _ALIBABA, "retrieval"),
 )

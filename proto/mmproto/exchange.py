@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mmproto import identity
+from mmproto.credentials import CREDENTIAL_HEADERS, api_key
 from mmproto.endpoint import Endpoint
 from mmproto.framing.http1 import Headers, RequestHead, ResponseHead
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
@@ -41,11 +42,6 @@ __all__ = [
 _NS: Final = 1_000_000_000
 _SWITCHING: Final = 101
 
-# Headers that hold secrets: hashed or ignored, never handed on, whatever the configuration asks for.
-CREDENTIAL_HEADERS: Final = frozenset(
-    {"authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization", "cookie", "set-cookie"}
-)
-_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _SESSION_HEADERS: Final = ("x-session-id", "session-id", "session_id", "x-claude-code-session-id")
 
 MALFORMED_JSON: Final = "malformed_json"
@@ -468,7 +464,7 @@ class Exchange:
         organization = headers.get("openai-organization", "")
         project = headers.get("openai-project", "")
         session = facts.session or _first_of(headers, _SESSION_HEADERS)
-        key = _api_key(headers)
+        key = api_key(headers, paths.query_of(self._head.target))
         hashed = self._rules.hash_key(key) if key else ""
         if organization or project or session or hashed or facts.end_user:
             origin = call.origin
@@ -512,13 +508,4 @@ def _first_of(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
     for name in names:
         if value := headers.get(name):
             return value
-    return ""
-
-
-def _api_key(headers: Mapping[str, str]) -> str:
-    for name in _KEY_HEADERS:
-        value = headers.get(name)
-        if value:
-            scheme, _, token = value.partition(" ")
-            return token.strip() if name == "authorization" and scheme.lower() == "bearer" else value
     return ""

@@ -119,29 +119,28 @@ class _LargeEvent:
         data, self._line = self._line + data, b""
         position = 0
         while position < len(data):
-            match = _LINE_END.search(data, position)
-            end = match.start() if match else len(data)
+            end, line_end = _next_line(data, position)
             if self._in_data:
                 pieces.append(data[position:end])
             elif not self._in_other:
                 line = data[position:end]
-                if match is None and len(line) < self._PREFIX:
+                if not line_end and len(line) < self._PREFIX:
                     self._line = line
                     break
                 if line:
                     self._begin_line(line, pieces)
                 elif self._lines:
                     self.ended = True
-                    return b"".join(pieces), data[match.end() :] if match else b""
-            if match is None:
+                    return b"".join(pieces), data[end + len(line_end) :]
+            if not line_end:
                 break
-            if match.end() == len(data) and match[0] == b"\r":
+            if line_end == b"\r" and end + 1 == len(data):
                 # Perhaps half of a CRLF. The line ends here in either case; a lone LF that follows would
                 # look like a blank line, so wait for the next byte.
                 self._line = b"\r"
                 break
             self._in_data = self._in_other = False
-            position = match.end()
+            position = end + len(line_end)
         return b"".join(pieces), b""
 
     def _begin_line(self, line: bytes, pieces: list[bytes]) -> None:
@@ -157,6 +156,16 @@ class _LargeEvent:
             self._in_other = True
             if field == b"event":
                 self.name = value.decode("utf-8", "replace")
+
+
+def _next_line(data: bytes, position: int) -> tuple[int, bytes]:
+    """(where the line ends, what ends it), (len(data), b"") where it goes on."""
+    feed = data.find(b"\n", position)
+    end = feed if feed >= 0 else len(data)
+    carriage = data.find(b"\r", position, end)
+    if carriage < 0:
+        return end, data[end : end + 1]
+    return carriage, b"\r\n" if carriage + 1 == feed else b"\r"
 
 
 def _split(data: bytes, events: list[Event]) -> int:

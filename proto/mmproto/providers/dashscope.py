@@ -83,7 +83,7 @@ class DashScopeGeneration(Dialect):
 
     def _models(self) -> list[dict[str, Any]]:
         models = self._usage.get("models") if isinstance(self._usage, dict) else None
-        return [used for used in models or () if isinstance(used, dict)]
+        return [used for used in models if isinstance(used, dict)] if isinstance(models, list) else []
 
     def measured(self, *, complete: bool) -> Measured:
         """The last usage; of a stream that was cut off the input only, since the output was still growing."""

@@ -36,7 +36,7 @@ class Observed:
     """
 
     outcome: str  # "call", or why there is none
-    is_call: bool = False
+    calls: int = 0
     failed: bool = False  # something was lost, or cannot be known
     providers: tuple[str, ...] = ()
     model_requested: tuple[str | None, ...] = (None,)
@@ -49,6 +49,11 @@ class Observed:
     exact: bool = False  # at least one call says that its numbers are final
     qualities: tuple[str, ...] = ()
     service_tier: str = ""
+
+    @property
+    def is_call(self) -> bool:
+        """Whether at least one call came out."""
+        return bool(self.calls)
 
 
 def observe(outcomes: Sequence[Outcome], record: Record) -> Observed:
@@ -84,7 +89,7 @@ def _of_calls(calls: Sequence[Call]) -> Observed:
     guessed = {bucket for call in calls for bucket in call.usage.estimated}
     return Observed(
         outcome="call",
-        is_call=True,
+        calls=len(calls),
         providers=_distinct([call.provider for call in calls]),
         model_requested=_distinct([call.request_model or None for call in calls]),
         model_response=_distinct([call.response_model or None for call in calls]),

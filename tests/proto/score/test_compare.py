@@ -122,6 +122,13 @@ def test_several_calls_are_summed() -> None:
     assert wrong([call(), call()], record()) == {"input_tokens", "output_tokens"}
 
 
+def test_of_several_calls_the_parts_are_only_held_where_they_are_expected() -> None:
+    thinking = call({"input": 30, "output": 10, "output_reasoning": 2})
+    totals: dict[str, Any] = {"input_tokens": 60, "output_tokens": 24}
+    assert wrong([thinking, call()], record(chat(**totals))) == set()
+    assert wrong([thinking, call()], record(chat(**totals, reasoning_tokens=3))) == {"reasoning_tokens"}
+
+
 def test_an_embedding_makes_no_output() -> None:
     assert wrong(call({"input": 30}, operation="embeddings"), record(chat(output_tokens=0))) == set()
     assert wrong(call({"input": 30}), record(chat(output_tokens=0))) == {"output_tokens"}

@@ -13,7 +13,7 @@ from mmproto.score.report import Report
 from mmproto.score.scoring import Score, Verdict, _changes
 from mmproto.score.variants import Variant, variants_of
 
-SEEN = Observed("call", is_call=True, providers=("openai",), qualities=("EXACT",))
+SEEN = Observed("call", calls=1, providers=("openai",), qualities=("EXACT",))
 
 
 def test_results_are_compared_field_by_field() -> None:

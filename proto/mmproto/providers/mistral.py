@@ -7,6 +7,7 @@
 - Speech is billed by the character, which only a header counts.
 - Agents answer like chat completions. Conversations have `usage` with tokens that tools fed in beside the
   prompt (`connector_tokens`) and the number of times that each tool ran (`connectors`).
+- Moderation and classification are billed by tokens that no answer counts.
 - Batch jobs cost nothing to create and look at; their results are files.
 
 Sources: the API reference and the types of Mistral's SDKs.
@@ -176,6 +177,16 @@ class MistralConversation(_Mistral):
         return result
 
 
+class MistralModeration(_Mistral):
+    """POST .../v1/moderations, .../v1/classifications, and the same of chats"""
+
+    operation: ClassVar[str] = "moderation"
+
+    def measured(self, *, complete: bool) -> Measured:
+        """Nothing is reported."""
+        return Measured()
+
+
 class MistralBatch(_Mistral):
     """.../v1/batch/jobs and what is below it. The model of a job is the one that is asked for."""
 
@@ -199,6 +210,7 @@ ROUTES: Final = (
     Route(r".*/v1/ocr", MistralOcr),
     Route(r".*/audio/transcriptions", MistralTranscription, providers=_MISTRAL),
     Route(r".*/audio/speech", MistralSpeech, providers=_MISTRAL),
+    Route(r".*/v1/(chat/)?(moderations|classifications)", MistralModeration, providers=_MISTRAL),
     Route(r".*/agents/completions", OpenAIChat, providers=_MISTRAL),
     Route(r".*/v1/conversations(/[^/]+(/restart)?)?(#stream)?", MistralConversation, providers=_MISTRAL),
     Route(r".*/v1/batch/jobs", MistralBatch, providers=_MISTRAL, free="preparation"),

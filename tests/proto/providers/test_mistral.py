@@ -126,6 +126,13 @@ def test_a_conversation_as_it_comes() -> None:
     assert (dict(call.usage.tokens), call.streaming) == ({"input": 130, "output": 12}, True)
 
 
+@pytest.mark.parametrize("path", ["moderations", "chat/moderations", "classifications"])
+def test_moderation_is_billed_by_what_nobody_counts(path: str) -> None:
+    answer = {"id": "mod-0198aabbccddeeff0011", "model": "moderation-test", "results": []}
+    call = asking.call(HOST, f"/v1/{path}", {"model": "moderation-test", "input": ["secret"]}, answer)
+    assert (call.operation, call.usage.quality, call.billable) == ("moderation", U, True)
+
+
 JOBS = [
     ("POST", "/v1/batch/jobs", "preparation"),
     ("GET", "/v1/batch/jobs", "retrieval"),

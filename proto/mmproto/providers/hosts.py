@@ -41,13 +41,13 @@ class Host:
     provider: str
     quirks: frozenset[Quirk] = frozenset()
     by_path: Mapping[str, str] | None = None  # path prefix -> provider
-    by_segment: Mapping[str, str] | None = None  # segment of the path -> provider that it is passed on to
+    by_segment: Mapping[str, str] | None = None  # fourth segment of the path -> who it is passed on to
 
 
 _XAI = frozenset({Quirk.REASONING_OUTSIDE_COMPLETION})
 _AZURE_PATHS = {"/openai/": "azure.ai.openai"}
 _AZURE = frozenset({Quirk.COST_IS_ANOTHERS})
-# What Cloudflare's gateway calls the providers that it passes calls on to.
+# What Cloudflare's gateway calls the providers that it passes calls on to: /v1/ACCOUNT/GATEWAY/PROVIDER/...
 _CLOUDFLARE_GATEWAY = {
     "openai": "openai",
     "azure-openai": "azure.ai.openai",
@@ -66,6 +66,7 @@ _CLOUDFLARE_GATEWAY = {
     "openrouter": "openrouter",
     "replicate": "replicate",
 }
+_GEMINI = frozenset({Quirk.THINKING_ONLY_IN_TOTAL})
 _PLAN = frozenset({Quirk.SUBSCRIPTION})
 
 HOSTS: Final = (
@@ -104,11 +105,11 @@ HOSTS: Final = (
     Host("runtime.sagemaker.*.amazonaws.com.cn", "aws.sagemaker"),
     Host("runtime-fips.sagemaker.*.amazonaws.com", "aws.sagemaker"),
     Host("*.runtime.sagemaker.*.vpce.amazonaws.com", "aws.sagemaker"),
-    Host("generativelanguage.googleapis.com", "gcp.gemini", frozenset({Quirk.THINKING_ONLY_IN_TOTAL})),
-    Host("aiplatform.googleapis.com", "gcp.vertex_ai"),
-    Host("*-aiplatform.googleapis.com", "gcp.vertex_ai"),
-    Host("*.aiplatform.googleapis.com", "gcp.vertex_ai"),
-    Host("aiplatform.*.rep.googleapis.com", "gcp.vertex_ai"),
+    Host("generativelanguage.googleapis.com", "gcp.gemini", _GEMINI),
+    Host("aiplatform.googleapis.com", "gcp.vertex_ai", _GEMINI),
+    Host("*-aiplatform.googleapis.com", "gcp.vertex_ai", _GEMINI),
+    Host("*.aiplatform.googleapis.com", "gcp.vertex_ai", _GEMINI),
+    Host("aiplatform.*.rep.googleapis.com", "gcp.vertex_ai", _GEMINI),
     Host("*.prediction.vertexai.goog", "gcp.vertex_ai"),  # endpoints with a host of their own
     Host("firebasevertexai.googleapis.com", "gcp.gemini"),
     Host("cloudcode-pa.googleapis.com", "gcp.gemini", _PLAN),  # Gemini CLI and Code Assist
@@ -242,9 +243,8 @@ def provider_at(host: Host, path: str) -> str:
         if path.startswith(prefix):
             return provider
     if host.by_segment:
-        for segment in path.split("/"):
-            if segment in host.by_segment:
-                return host.by_segment[segment]
+        segments = path.split("/", 5)
+        return host.by_segment.get(segments[4], host.provider) if len(segments) > 4 else host.provider
     return host.provider
 
 

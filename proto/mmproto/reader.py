@@ -116,5 +116,5 @@ class ConnectionReader:
     def _give_up(self, at_ns: int, outcomes: list[Outcome]) -> None:
         if not self._is_settled:
             outcomes.append(Dropped(JOINED_LATE))
-        self._conversation.give_up(NOT_LLM, at_ns, outcomes)
         self._connection.verdict = Verdict.NOT_LLM
+        self._conversation.give_up(NOT_LLM, at_ns, outcomes)

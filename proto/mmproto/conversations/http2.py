@@ -116,8 +116,9 @@ class Http2Conversation:
 
     def give_up(self, reason: str, at_ns: int, outcomes: list[Outcome]) -> None:
         """Nobody reads on: what is unfinished gets its outcome."""
-        for number in list(self._streams):
-            self._end(number, GAP if self._streams[number].is_lost else reason, at_ns, outcomes)
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.finish(GAP if stream.is_lost else reason, at_ns, outcomes)
 
     def _take(self, direction: Direction, part: Part, at_ns: int, outcomes: list[Outcome]) -> None:
         if direction is Direction.READ and self._is_early(part):

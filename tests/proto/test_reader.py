@@ -67,7 +67,7 @@ CONVERSATIONS: dict[str, list[Step]] = {
     "not http": [(WRITE, b"\x16\x03\x01 whatever"), (READ, b"\x00\x01")],
     "greeting": [(READ, b"* OK IMAP ready\r\n"), (WRITE, b"a1 LOGIN\r\n")],
     "upgrade": [
-        (WRITE, b"GET /v1/realtime HTTP/1.1\r\nHost: api.openai.com\r\nUpgrade: websocket\r\n\r\n"),
+        (WRITE, b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n\r\n"),
         (READ, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello"),
         (WRITE, b"\x81\x05hello"),
     ],
@@ -95,7 +95,7 @@ EXPECTED: dict[str, list[str]] = {
     "too short": ["not_http"],
     "not http": ["not_http"],
     "greeting": ["not_http"],
-    "upgrade": ["dialect_not_supported:openai"],
+    "upgrade": ["not_llm"],
     "large": ["call"],
 }
 

@@ -41,6 +41,7 @@ class BedrockAgent(BedrockPlain):
     """POST .../agents/ID/agentAliases/ID/sessions/ID/text and .../agents/SESSION (inline)"""
 
     operation: ClassVar[str] = "invoke_agent"
+    request_tree: ClassVar[Tree] = {"foundationModel": VALUE}
     event_tree: ClassVar[Tree] = {_TRACE: dict.fromkeys(_STEPS, _STEP)}
     telling_names: ClassVar[frozenset[str]] = frozenset({_TRACE})
 
@@ -51,11 +52,9 @@ class BedrockAgent(BedrockPlain):
         self._model = ""
 
     def read_request(self, document: Any) -> None:
-        """A request names an agent, and no model."""
-        session, streams = self.facts.session, self.facts.stream_requested
-        super().read_request(document)
-        self.facts.session, self.facts.stream_requested = session, streams
-        self.facts.request_model = ""
+        """A request names an agent, or, where that is defined by the request itself, the model."""
+        if isinstance(document, dict):
+            self.facts.request_model = text(document.get("foundationModel"))
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes a trace."""

@@ -177,5 +177,6 @@ ROUTES: Final = (
         r".*/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+):(?:stream)?(?i:generateContent)",
         GeminiGenerate,
     ),
+    Route(r".*/models/(?P<model>[^/:]+):(?:generateAnswer|generateText|generateMessage)", GeminiGenerate),
     Route(r".*/v1internal:(?:stream)?(?i:generateContent)", GeminiGenerate),
 )

@@ -64,6 +64,7 @@ class GeminiEmbeddings(Dialect):
 
 ROUTES: Final = (
     Route(
-        r".*/(?:models|tunedModels)/(?P<model>[^/:]+):(?:embedContent|batchEmbedContents)", GeminiEmbeddings
+        r".*/(?:models|tunedModels)/(?P<model>[^/:]+):(?:embedContent|batchEmbedContents|embedText|batchEmbedText)",
+        GeminiEmbeddings,
     ),
 )

@@ -20,7 +20,7 @@ from mmproto.providers.openai_responses import RESPONSE_PENDING, RETRIEVAL
 from mmproto.providers.protobuf_wire import Table, integer, integers, message, present
 from mmproto.providers.protobuf_wire import text as string
 from mmproto.providers.route import Route
-from mmproto.v1.usage_pb2 import QUALITY_EXACT
+from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
 _USAGE: Final[Table] = {
     1: integer("completion_tokens"),
@@ -120,6 +120,13 @@ class XaiCall(GrpcCall, OpenAIChat):
             },
         )
         self._usage_is_final = False  # a stream may go on after a chunk without choices, or a finish
+
+    def measured(self, *, complete: bool) -> Measured:
+        """The last usage. A stream that was cut off has what it told of, its thoughts among it."""
+        measured = super().measured(complete=True)
+        if not complete and measured.tokens:
+            measured.quality = QUALITY_PARTIAL
+        return measured
 
 
 class XaiStream(XaiCall):

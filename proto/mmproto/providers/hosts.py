@@ -21,8 +21,11 @@ class Quirk(Enum):
     # Chat completions: `completion_tokens` leaves reasoning out (xAI; for Gemini models behind Vercel even
     # the total does).
     REASONING_OUTSIDE_COMPLETION = auto()
-    # The same, but only for some models: it shows when reasoning exceeds the completion.
+    # The same, and outside of the total as well, but only for some models: for those of Gemini always, for
+    # others it shows when reasoning exceeds the completion.
     REASONING_MAY_BE_OUTSIDE = auto()
+    # The same, outside of the total, for every model that reports reasoning.
+    REASONING_OUTSIDE_TOTAL = auto()
     # Thinking appears in `total_tokens` alone: output is total - prompt.
     THINKING_ONLY_IN_TOTAL = auto()
     # Audio tokens are beside `prompt_tokens`, not inside.
@@ -90,9 +93,10 @@ HOSTS: Final = (
     Host("codestral.mistral.ai", "mistral_ai"),
     Host("api.x.ai", "x_ai", _XAI),
     Host("*.api.x.ai", "x_ai", _XAI),
-    Host("api.perplexity.ai", "perplexity", frozenset({Quirk.REASONING_MAY_BE_OUTSIDE})),
+    Host("api.perplexity.ai", "perplexity", frozenset({Quirk.REASONING_OUTSIDE_TOTAL})),
     Host("api.cohere.com", "cohere"),
     Host("api.cohere.ai", "cohere"),
+    Host("bedrock.*.amazonaws.com", "aws.bedrock"),  # models, guardrails, jobs: no calls
     Host("bedrock-runtime.*.amazonaws.com", "aws.bedrock"),
     Host("bedrock-runtime-fips.*.amazonaws.com", "aws.bedrock"),
     Host("bedrock-runtime.*.api.aws", "aws.bedrock"),

@@ -9,15 +9,26 @@ Source: cloud.google.com/vertex-ai/generative-ai/docs/partner-models.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from mmproto.providers.anthropic_batches import AnthropicTokenCount
 from mmproto.providers.anthropic_messages import AnthropicMessages
+from mmproto.providers.dialect import Dialect
 from mmproto.providers.openai_chat import OpenAIChat
 from mmproto.providers.route import Route
 
 
-class VertexAnthropic(AnthropicMessages):
+class _ModelInPath(Dialect):
+    """The model in the path has the last word: bodies repeat it without its version."""
+
+    def read_request(self, document: Any) -> None:
+        """Takes the request."""
+        model = self.facts.request_model
+        super().read_request(document)
+        self.facts.request_model = model or self.facts.request_model
+
+
+class VertexAnthropic(_ModelInPath, AnthropicMessages):
     """POST .../publishers/anthropic/models/MODEL:rawPredict and :streamRawPredict"""
 
     flavour: ClassVar[str] = "gcp.vertex_ai"
@@ -29,7 +40,7 @@ class VertexTokenCount(AnthropicTokenCount):
     flavour: ClassVar[str] = "gcp.vertex_ai"
 
 
-class VertexPartner(OpenAIChat):
+class VertexPartner(_ModelInPath, OpenAIChat):
     """POST .../models/MODEL:rawPredict and :streamRawPredict of any other company"""
 
     flavour: ClassVar[str] = "gcp.vertex_ai"

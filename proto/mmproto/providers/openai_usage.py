@@ -89,6 +89,7 @@ def measure(usage: Any, facts: Facts, quirks: frozenset[Quirk], *, has_output: b
             total=total,
             inside=inside,
             reasoning=reasoning or 0,
+            is_gemini="gemini" in (facts.response_model or facts.request_model).lower(),
         )
     tokens: dict[str, int] = {}
     if whole_input is not None:
@@ -208,6 +209,7 @@ def _settle(
     total: int | None,
     inside: dict[str, int | None],
     reasoning: int,
+    is_gemini: bool,
 ) -> tuple[int, int]:
     """(all input, all output) once it is known what the two reported numbers include."""
     audio_in = inside["input_audio"] or 0
@@ -217,7 +219,7 @@ def _settle(
         return whole_input, whole_output + reasoning
     if beside and beside in (audio_in, cached):
         return whole_input + beside, whole_output
-    if beside and beside > 0 and Quirk.THINKING_ONLY_IN_TOTAL in quirks:
+    if beside and beside > 0 and (is_gemini or Quirk.THINKING_ONLY_IN_TOTAL in quirks):
         return whole_input, whole_output + beside
     if beside is None:
         if Quirk.REASONING_OUTSIDE_COMPLETION in quirks:
@@ -226,6 +228,8 @@ def _settle(
             whole_input += audio_in
     elif beside:
         counts.doubt(CONTRADICTORY_COUNTS)
-    elif reasoning > whole_output and Quirk.REASONING_MAY_BE_OUTSIDE in quirks:
+    elif Quirk.REASONING_OUTSIDE_TOTAL in quirks or (
+        Quirk.REASONING_MAY_BE_OUTSIDE in quirks and (is_gemini or reasoning > whole_output)
+    ):
         whole_output += reasoning
     return whole_input, whole_output

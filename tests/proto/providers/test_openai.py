@@ -145,9 +145,17 @@ USAGES: list[tuple[str, str, dict[str, Any], dict[str, int], int, tuple[str, ...
     ),
     (
         "reasoning at the top",
-        "perplexity",
+        "together",
         usage(30, 12, 42, reasoning_tokens=4),
         {"input": 30, "output": 8, "output_reasoning": 4},
+        E,
+        (),
+    ),
+    (
+        "reasoning at the top, beside even the total",
+        "perplexity",
+        usage(30, 12, 42, reasoning_tokens=4),
+        {"input": 30, "output": 12, "output_reasoning": 4},
         E,
         (),
     ),

@@ -103,6 +103,29 @@ NAMES: list[tuple[str, str, dict[str, Any], dict[str, int]]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("host", "model", "usage", "output"),
+    [
+        # The costs that Vercel reports come out by these numbers, and by no others.
+        ("ai-gateway.vercel.sh", "google/gemini-test", (wire.chat_usage(61, 18), 137), (18, 137)),
+        ("ai-gateway.vercel.sh", "google/gemini-test", (wire.chat_usage(61, 180), 137), (180, 137)),
+        ("ai-gateway.vercel.sh", "openai/gpt-test", (wire.chat_usage(19, 124), 64), (60, 64)),
+        (
+            "gateway.internal",
+            "gemini-test",
+            ({**wire.chat_usage(35, 12), "total_tokens": 109}, None),
+            (74, None),
+        ),
+    ],
+)
+def test_what_gemini_thinks_behind_a_gateway(
+    host: str, model: str, usage: tuple[dict[str, Any], int | None], output: tuple[int, int | None]
+) -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": usage[1]}} if usage[1] else {}
+    tokens = dict(answered(host, {**usage[0], **details}, model=model).call.usage.tokens)
+    assert (tokens["output"], tokens.get("output_reasoning")) == output
+
+
 @pytest.mark.parametrize(("host", "usage", "buckets"), [n[1:] for n in NAMES], ids=[n[0] for n in NAMES])
 def test_names_and_places(host: str, usage: dict[str, Any], buckets: dict[str, int]) -> None:
     outcome = answered(host, usage)

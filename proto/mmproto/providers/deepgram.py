@@ -21,7 +21,7 @@ from mmproto.framing.events import Event
 from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import Asked, Dialect
-from mmproto.providers.facts import Measured, text
+from mmproto.providers.facts import Measured, Portion, text
 from mmproto.providers.route import GET, Route
 
 _TREE: Final[Tree] = {
@@ -45,6 +45,7 @@ _TREE: Final[Tree] = {
     "err_msg": PRESENT,
     "category": VALUE,
 }
+_SWITCHING: Final = 101
 _READINGS: Final = ("summary_info", "topics_info", "intents_info", "sentiment_info")
 
 
@@ -100,14 +101,30 @@ class DeepgramSession(DeepgramListen):
 
     speaks_websocket: ClassVar[bool] = True
 
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
+        self.is_container = True  # what was upgraded is no call; what went on afterwards is one
+        self._upgraded = False
+
+    def read_response_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Whether there is a session at all."""
+        super().read_response_head(status, headers)
+        self._upgraded = status == _SWITCHING
+
     def tells(self, data: bytes) -> bool:
         """What ends a session, and errors."""
         return b"Metadata" in data or b"err_" in data
 
     def read_event(self, event: Event) -> None:
         """Takes a message of the server."""
-        if event.name != "binary":
-            super().read_event(event)
+        if event.name == "text":
+            super().read_event(event._replace(name=""))
+
+    def close(self, *, complete: bool) -> None:
+        """A session that never told its end has a cost that nobody knows."""
+        if self._upgraded:
+            self.facts.streamed = True
+            self.portions.append(Portion(self.facts, self.measured(complete=complete)))
 
 
 class DeepgramRead(DeepgramListen):
@@ -150,9 +167,10 @@ def _model(metadata: dict[str, Any]) -> str:
     return next((text(name) for name in named if text(name)), "")
 
 
+_DEEPGRAM: Final = frozenset({DeepgramListen.flavour})
 ROUTES: Final = (
     Route(r".*/v1/listen", DeepgramListen),
-    Route(r".*/v1/listen", DeepgramSession, methods=GET),
-    Route(r".*/v1/read", DeepgramRead, providers=frozenset({"deepgram"})),
+    Route(r".*/v1/listen", DeepgramSession, methods=GET, providers=_DEEPGRAM),
+    Route(r".*/v1/read", DeepgramRead, providers=_DEEPGRAM),
     Route(r".*/v1/speak", DeepgramSpeak),
 )

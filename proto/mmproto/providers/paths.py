@@ -19,6 +19,7 @@ from mmproto.providers import (
     anthropic_batches,
     anthropic_complete,
     anthropic_messages,
+    anthropic_sessions,
     bedrock,
     bedrock_agents,
     bedrock_converse,
@@ -132,6 +133,7 @@ _DIALECTS: Final = (
     stability,
     grpc_google,
     grpc_xai,
+    anthropic_sessions,
 )
 _ROUTES: Final[tuple[Route, ...]] = tuple(
     sorted(

@@ -417,3 +417,48 @@ def test_first_completions_stream(whole: bool) -> None:
         "" if whole else "stream_incomplete",
         "compl_01AbCdEfGhIjKlMnOp",
     )
+
+
+def request_end(number: int, **fields: Any) -> dict[str, Any]:
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 90, "output_tokens": 5}
+    identifier = f"sevt_01AbCdEfGhIjKlMnOp{number}"
+    return {"type": "span.model_request_end", "id": identifier, "model_usage": usage, **fields}
+
+
+SESSION_EVENTS = [
+    {"type": "session.status_running", "id": "sevt_0"},
+    request_end(1),
+    {"type": "agent.message", "id": "sevt_2", "content": [{"type": "text", "text": "secret"}]},
+    request_end(2, model="claude-test"),
+    request_end(3, is_error=True, model_usage=None),
+]
+SESSION_PATHS = [
+    ("/v1/sessions/sesn_1/events/stream", wire.sse(SESSION_EVENTS, names=True), asking.SSE),
+    ("/v1/sessions/sesn_1/threads/sthr_1/stream", wire.sse(SESSION_EVENTS), asking.SSE),
+    ("/v1/sessions/sesn_1/events?limit=20", wire.dump({"data": SESSION_EVENTS}), "application/json"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "kind"), SESSION_PATHS)
+def test_every_model_request_of_a_managed_session_is_a_call(path: str, body: bytes, kind: str) -> None:
+    found = asking.outcomes("api.anthropic.com", path, None, body, method="GET", kind=kind)
+    calls = [outcome.call for outcome in found if isinstance(outcome, Recognised)]
+    assert [(call.response_model, dict(call.usage.tokens), call.billable) for call in calls] == [
+        ("", {"input": 10, "input_cache_read": 90, "output": 5}, True),
+        ("claude-test", {"input": 10, "input_cache_read": 90, "output": 5}, True),
+        ("", {}, False),
+    ]
+    assert {call.origin.session for call in calls} == {"sesn_1"}
+    stream = asking.outcomes(
+        "api.anthropic.com", *SESSION_PATHS[0][:1], None, SESSION_PATHS[0][1], method="GET"
+    )
+    again = [outcome.call.id for outcome in stream if isinstance(outcome, Recognised)]
+    assert [call.id for call in calls] == again  # an event that is seen twice is one call
+
+
+def test_setting_up_a_session_costs_nothing() -> None:
+    session = {"id": "sesn_1", "type": "session", "usage": {"input_tokens": 5}}
+    assert asking.reason("api.anthropic.com", "/v1/sessions", {"agent": "a"}, session) == "preparation"
+    assert (
+        asking.reason("api.anthropic.com", "/v1/sessions/sesn_1", None, session, method="GET") == "retrieval"
+    )

@@ -8,6 +8,7 @@ import pytest
 from tests.proto import wire
 from tests.proto.providers import asking
 
+from mmproto.outcome import Recognised
 from mmproto.v1.usage_pb2 import Quality
 
 E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
@@ -66,6 +67,29 @@ def test_deepgram_refuses() -> None:
 def test_deepgram_answers_later() -> None:
     call = asking.call("api.deepgram.com", "/v1/listen?callback=x", {"url": "x"}, {"request_id": ID})
     assert (call.usage.quality, call.billable) == (U, True)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_deepgram_counts_a_live_session_at_its_end(ended: bool) -> None:
+    asked, answered = wire.upgrade("api.deepgram.com", "/v1/listen?model=nova-test")
+    heard = {"type": "Results", "channel": {"alternatives": [{"transcript": "secret"}]}}
+    end = {"type": "Metadata", "request_id": ID, "duration": 42.5, "channels": 1, "model_info": MODELS}
+    sent = wire.websocket({"type": "CloseStream"}, masked=True)
+    received = b"".join(wire.websocket(message) for message in ([heard, heard, end] if ended else [heard]))
+    for step in (1 << 20, asking.STEP):
+        outcomes = wire.read_turns([(asked, answered), (sent, received)], close=True, step=step)
+        [call] = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]
+        assert (call.operation, call.request_model, call.billable) == ("transcription", "nova-test", True)
+        assert (*asking.counted(call), call.usage.quality) == (
+            ({}, {"audio_seconds": 42.5}, E) if ended else ({}, {}, U)
+        )
+        assert (call.streaming, call.error_type) == (True, "")
+
+
+def test_deepgram_refuses_a_live_session() -> None:
+    error = {"err_code": "INVALID_AUTH", "err_msg": "m", "request_id": ID}
+    call = asking.call("api.deepgram.com", "/v1/listen?model=m", None, error, method="GET", status=401)
+    assert (call.error_type, call.billable) == ("INVALID_AUTH", False)
 
 
 # -- DashScope

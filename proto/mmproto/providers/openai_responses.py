@@ -179,9 +179,14 @@ def drawn(document: dict[str, Any], facts: Facts) -> list[Portion]:
     return [Portion(own, measured, "image_generation", suffix="#image_gen")]
 
 
+_WITH_OTHER_IDS: Final = frozenset(
+    {"x_ai", "openrouter", "groq", "deepseek", "aws.bedrock", "alibaba", "ollama"}
+)
 ROUTES: Final = (
     Route(r".*/responses(/compact)?", OpenAIResponses),
     Route(r".*/v1/agent", OpenAIResponses, providers=frozenset({"perplexity"})),
     Route(r".*/responses/resp_[^/]+/cancel", OpenAIResponses, free=RETRIEVAL),
     Route(r".*/responses/resp_[^/]+", OpenAIResponses, methods=GET),
+    # Not everybody's ids begin so.
+    Route(r".*/v1/responses/[^/]+", OpenAIResponses, methods=GET, providers=_WITH_OTHER_IDS),
 )

@@ -249,3 +249,22 @@ def test_jobs_of_perplexity_are_counted_where_they_are_fetched() -> None:
     finished = {**job, "status": "COMPLETED", "response": wire.chat_completion()}
     call = wire.the_call(get(f"{path}/job-1", wire.response(finished), "api.perplexity.ai"))
     assert (dict(call.usage.tokens), call.response_id) == ({"input": 30, "output": 12}, wire.CHAT_ID)
+
+
+def test_deferred_completions_of_xai_are_counted_where_they_are_fetched() -> None:
+    asked = wire.request("api.x.ai", "/v1/chat/completions", wire.chat_request(deferred=True))
+    assert reason(wire.read(asked, wire.response({"request_id": "aaaa-bbbb"}))) == "response_pending"
+    path = "/v1/chat/deferred-completion/aaaa-bbbb"
+    assert reason(get(path, wire.response(b"", status=202), "api.x.ai")) == "response_pending"
+    call = wire.the_call(get(path, wire.response(wire.chat_completion()), "api.x.ai"))
+    assert (dict(call.usage.tokens), call.billable) == ({"input": 30, "output": 12}, True)
+
+
+def test_answers_are_fetched_by_ids_of_any_shape() -> None:
+    body = wire.response(wire.response_object(id="3f1c0c52-9a55-4d6f-8465-4d657465726c"))
+    path = "/v1/responses/3f1c0c52-9a55-4d6f-8465-4d657465726c"
+    [outcome] = get(path, body, "api.x.ai")
+    assert isinstance(outcome, Dropped)
+    assert outcome.reason == "retrieval"
+    assert outcome.call is not None
+    assert outcome.call.response_model == "gpt-test-2026"

@@ -69,6 +69,7 @@ from mmproto.providers import (
     voice,
     watsonx,
     writer,
+    xai_deferred,
     xai_voice,
 )
 from mmproto.providers.dialect import Dialect
@@ -92,6 +93,7 @@ _DIALECTS: Final = (
     openai_realtime,
     openai_responses_socket,
     openai_videos,
+    xai_deferred,
     vercel_sdk,
     xai_voice,
     cloudflare_run,

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+from mmproto.framing.events import Event
 from mmproto.framing.jsonpick import EVERY, PRESENT, VALUE, Tree
 from mmproto.framing.payload import Style
 from mmproto.providers import plans
@@ -76,6 +77,8 @@ class GeminiGenerate(Dialect):
         self._usage = RunningUsage()
         self._blocked = False
         self._searches: set[int] = set()
+        # The last chunk that tells no more than the usage so far: read only if nothing better comes.
+        self._held: Event | None = None
         streams = asked.path.rpartition(":")[2].startswith("stream")
         self.facts.stream_requested = self.facts.streamed = streams
 
@@ -105,6 +108,20 @@ class GeminiGenerate(Dialect):
     def tells(self, data: bytes) -> bool:
         """Nearly every chunk has the usage so far, but for the first ones of Vertex AI."""
         return not self.facts.response_id or any(mark in data for mark in _TELLING)
+
+    def read_event(self, event: Event) -> None:
+        """Takes a chunk. Each repeats the usage so far: reading all of them would be most of the work."""
+        if event.last and self.facts.response_id and self._large is None and not _decides(event.data):
+            if self._held is None or _ANSWERED in event.data:
+                self._held = event
+            return
+        self._read_held()
+        super().read_event(event)
+
+    def _read_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            super().read_event(held)
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes a chunk, a whole answer, or an error."""
@@ -142,7 +159,8 @@ class GeminiGenerate(Dialect):
             self._searches.update(hash(query) for query in queries if isinstance(query, str) and query)
 
     def close(self, *, complete: bool) -> None:
-        """Knows now who pays."""
+        """Knows now what the last chunk told, and who pays."""
+        self._read_held()
         plans.mark(self.asked, self.facts)
 
     def measured(self, *, complete: bool) -> Measured:
@@ -154,7 +172,14 @@ class GeminiGenerate(Dialect):
         return measured
 
 
-_TELLING: Final = (b"TokenCount", b'"finishReason"', b'"error"', b"Feedback", b"webSearchQueries")
+_ANSWERED: Final = b"candidatesTokenCount"
+# What a chunk may hold besides text and the usage so far.
+_DECIDING: Final = (b'"finishReason"', b'"error"', b"Feedback", b"webSearchQueries")
+_TELLING: Final = (b"TokenCount", *_DECIDING)
+
+
+def _decides(data: bytes) -> bool:
+    return any(mark in data for mark in _DECIDING)
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:

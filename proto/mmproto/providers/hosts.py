@@ -229,6 +229,8 @@ _PATTERNS: Final = tuple(
     if "*" in host.pattern
 )
 
+_QUIRKS: Final = {host.provider: host.quirks for host in reversed(HOSTS)}
+
 
 def find(host: str) -> Host | None:
     """The provider's host that `host` (lower-case, without a port) is, if it is one of the table."""
@@ -250,6 +252,11 @@ def provider_at(host: Host, path: str) -> str:
         segments = path.split("/", 5)
         return host.by_segment.get(segments[4], host.provider) if len(segments) > 4 else host.provider
     return host.provider
+
+
+def quirks_of(provider: str) -> frozenset[Quirk]:
+    """The quirks of a provider at its own host, for hosts that are configured to be one of its."""
+    return _QUIRKS.get(provider, frozenset())
 
 
 def provider_by_port(host: str) -> str:

@@ -205,7 +205,7 @@ def query_of(target: str) -> str:
 @lru_cache(maxsize=1024)
 def _match(method: str, host: str, path: str, configured: str) -> Match:
     known = hosts.find(hosts.without_port(host))
-    quirks = known.quirks if known else frozenset[hosts.Quirk]()
+    quirks = known.quirks if known else hosts.quirks_of(configured)
     provider = configured or (hosts.provider_at(known, path) if known else hosts.provider_by_port(host))
     for pattern, route in _COMPILED:
         if method not in route.methods or (route.providers and provider not in route.providers):

@@ -126,3 +126,13 @@ def test_no_host_is_listed_twice() -> None:
 def test_every_pattern_is_found(host: str) -> None:
     assert hosts.find(host) is not None
     assert hosts.find(f"evil-{host}.example") is None
+
+
+def test_a_configured_host_has_the_quirks_of_its_provider() -> None:
+    configured = {"grok.corp.example": "x_ai", "llm.corp.example": "openai"}
+    for host, quirks in (
+        ("grok.corp.example", {hosts.Quirk.REASONING_OUTSIDE_COMPLETION}),
+        ("llm.corp.example", set()),
+        ("other.example", set()),
+    ):
+        assert paths.match("POST", host, "/v1/chat/completions", configured).quirks == quirks

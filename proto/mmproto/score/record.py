@@ -33,6 +33,7 @@ _CUT_AT: Final = re.compile(
     r"(abort|truncat|cut|disconnect)\w*_(at|after|bytes|offset)|cut_at|(bytes|offset)_(sent|received)",
     re.IGNORECASE,
 )
+_METHOD: Final = re.compile(r"/(\w+\.)+[A-Z]\w*/[A-Z]\w*")
 _LINES: Final = (".jsonl", ".ndjson")
 # What a target may hold as it stands; a recorder may have decoded the rest.
 _TARGET_SAFE: Final = "/?&=%:+,;@!$'()*~[]-._|"
@@ -58,21 +59,13 @@ class Record:
     trailers: Headers
     messages: tuple[Message, ...]  # of a realtime session or of a gRPC call, in their order
     aborted: bool
+    is_grpc: bool  # the bodies are gRPC messages
     expected: Expected
 
     @property
     def is_websocket(self) -> bool:
         """Whether the connection changed to WebSocket."""
-        upgrade = dict(self.request_headers).get("upgrade", "").lower()
-        return self.status == 101 or upgrade == "websocket" or (bool(self.messages) and not self.is_grpc)
-
-    @property
-    def is_grpc(self) -> bool:
-        """Whether the bodies are gRPC messages."""
-        types = (
-            dict(headers).get("content-type", "") for headers in (self.request_headers, self.response_headers)
-        )
-        return any(kind.startswith("application/grpc") for kind in types)
+        return not self.is_grpc and (self.status == 101 or bool(self.messages))
 
 
 def read_folder(folder: Path) -> Iterator[tuple[str, Record | UnreadableRecord]]:
@@ -110,35 +103,60 @@ def read_record(document: Any, name: str) -> Record:
     expected = Expected.read(_part(document, "expected"))
     if expected is None:
         raise UnreadableRecord("expected names no provider")
-    try:
-        messages = shapes.messages_of(document)
-        request_body, response_body = _request_body(asked), _response_body(answered)
-    except (binascii.Error, ValueError) as error:
-        raise UnreadableRecord(f"a body that cannot be decoded: {error}") from None
-    status = answered.get("status", 0)
+    host, target = _address(asked)
+    headers, answer_headers = _headers(asked.get("headers")), _headers(answered.get("headers"))
+    trailers, status = _headers(answered.get("trailers")), answered.get("status", 0)
     if not isinstance(status, int) or isinstance(status, bool):
         raise UnreadableRecord("response.status is no number")
-    host, target = _address(asked)
+    grpc = _is_grpc(target, headers, answer_headers)
+    if grpc and status < 100:  # a status of gRPC, which HTTP carries in its trailers
+        trailers, status = (("grpc-status", str(status)), *trailers), 200
+    try:
+        request_body, response_body = _request_body(asked), _response_body(answered)
+        messages = _messages(document, status, request_body, response_body, grpc=grpc)
+    except (binascii.Error, ValueError) as error:
+        if isinstance(error, UnreadableRecord):
+            raise
+        raise UnreadableRecord(f"a body that cannot be decoded: {error}") from None
     aborted = _is_aborted(document, answered)
-    if status == 101 and not messages:
-        messages = shapes.messages_of_bodies(request_body, response_body)
-        if not messages:
-            raise UnreadableRecord("realtime session whose messages are in no known shape")
     return Record(
         name=str(document.get("id") or name),
         method=str(asked.get("method") or ("GET" if messages else "POST")).upper(),
         host=host,
         target=target,
-        request_headers=_headers(asked.get("headers")),
+        request_headers=headers,
         request_body=request_body,
         status=status,
-        response_headers=_headers(answered.get("headers")),
+        response_headers=answer_headers,
         response_body=response_body[: _cut_at(document, answered)] if aborted else response_body,
-        trailers=_headers(answered.get("trailers")),
+        trailers=trailers,
         messages=messages,
-        aborted=aborted or not status,
+        aborted=aborted or not (status or messages),
+        is_grpc=grpc,
         expected=expected,
     )
+
+
+def _messages(
+    document: Mapping[str, Any], status: int, request_body: bytes, response_body: bytes, *, grpc: bool
+) -> tuple[Message, ...]:
+    """The messages of a session or a call; none of an exchange whose bodies say what was said."""
+    if status not in (0, 101) and response_body and not grpc:
+        return ()
+    messages = shapes.messages_of(document)
+    if status == 101 and not messages:
+        messages = shapes.messages_of_bodies(request_body, response_body)
+        if not messages:
+            raise UnreadableRecord("realtime session whose messages are in no known shape")
+    return messages
+
+
+def _is_grpc(target: str, *headers: Headers) -> bool:
+    """Whether the bodies are gRPC messages: by their type, else by the path of a service's method."""
+    types = [value for listed in headers for name, value in listed if name == "content-type"]
+    if types:
+        return any(kind.startswith("application/grpc") for kind in types)
+    return _METHOD.fullmatch(target) is not None
 
 
 def _part(document: Mapping[str, Any], name: str, *, optional: bool = False) -> Mapping[str, Any]:

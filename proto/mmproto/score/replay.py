@@ -62,27 +62,24 @@ def _cut(data: bytes, cut: Cut, rng: random.Random) -> Iterator[bytes]:
 def _mixed(turns: Sequence[Turn], rng: random.Random) -> Iterator[Turn]:
     """Both directions at once, as two threads of a process have them seen.
 
-    The first head is out before an answer comes, and the request is out before the answer is whole.
+    The first head is out before an answer comes, and the request is out before the answer is whole. What is
+    said after the answer stays there.
     """
-    first_answer = next((index for index, turn in enumerate(turns) if turn[0] is Direction.READ), len(turns))
-    opening = max(0, first_answer - 1)
-    for direction, data in turns[:opening]:
-        for piece in _cut(data, Cut.RANDOM, rng):
-            yield direction, piece
-    asked, answered = (
-        [
-            (side, piece)
-            for side, data in turns[opening:]
-            if side is wanted
-            for piece in _cut(data, Cut.RANDOM, rng)
-        ]
-        for wanted in (Direction.WRITE, Direction.READ)
-    )
-    if opening == 0:  # a request without a body is one piece with its head
-        yield from asked
-        asked = []
+    answers = [index for index, (side, _) in enumerate(turns) if side is Direction.READ]
+    first, end = (answers[0], answers[-1] + 1) if answers else (len(turns), len(turns))
+    head = first - 1 if first > 1 else first  # a request without a body is one piece with its head
+    yield from _each(turns[:head], rng)
+    asked = list(_each(turns[head:first], rng))
+    answered = list(_each(turns[first:end], rng))
     last, answered = answered[-1:], answered[:-1]
     while asked or answered:
         side = asked if asked and (not answered or rng.random() < 0.5) else answered
         yield side.pop(0)
     yield from last
+    yield from _each(turns[end:], rng)
+
+
+def _each(turns: Sequence[Turn], rng: random.Random) -> Iterator[Turn]:
+    for direction, data in turns:
+        for piece in _cut(data, Cut.RANDOM, rng):
+            yield direction, piece

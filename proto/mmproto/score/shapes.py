@@ -90,11 +90,15 @@ def messages_of(document: Mapping[str, Any]) -> tuple[Message, ...]:
 
 
 def messages_of_bodies(request: bytes, response: bytes) -> tuple[Message, ...]:
-    """Messages that a recorder wrote into the bodies, one JSON document a line or an array of them."""
+    """Messages that a recorder wrote into the bodies, one JSON document a line or an array of them.
+
+    A document may say itself which way it went.
+    """
     return tuple(
-        Message(from_client, data, True)
+        message
         for from_client, body in ((True, request), (False, response))
-        for data in _documents(body)
+        for document in _documents(body)
+        if (message := _message(document, from_client, encoded=False)) is not None
     )
 
 
@@ -159,11 +163,13 @@ def _made(side: bool | None, payload: Any, *, encoded: bool) -> Message | None:
     return None
 
 
-def _documents(body: bytes) -> list[bytes]:
+def _documents(body: bytes) -> list[Any]:
     try:
         whole = json.loads(body)
     except ValueError:
-        lines = [line.strip() for line in body.splitlines() if line.strip()]
-        return lines if all(line[:1] == b"{" for line in lines) else []
-    documents = whole if isinstance(whole, list) else [whole]
-    return [json.dumps(document).encode() for document in documents if isinstance(document, dict)]
+        lines = (line.strip().removeprefix(b"data:").lstrip() for line in body.splitlines())
+        try:
+            return [json.loads(line) for line in lines if line and not line.startswith((b"event:", b":"))]
+        except ValueError:
+            return []
+    return whole if isinstance(whole, list) else [whole]

@@ -77,6 +77,12 @@ def test_the_address_may_be_a_url() -> None:
             request__body={"text": json.dumps(HELLO)},
             response__body_b64=base64.b64encode(json.dumps(DONE).encode() + b"\n").decode(),
         ),
+        session(
+            response__body_b64=base64.b64encode(
+                b'{"direction":"send","text":"{\\"type\\":\\"session.update\\"}"}\n'
+                b'{"direction":"recv","data":' + json.dumps(DONE).encode() + b"}"
+            ).decode()
+        ),
     ],
 )
 def test_messages_of_a_session_in_any_shape(document: dict[str, Any]) -> None:
@@ -90,6 +96,29 @@ def test_messages_of_a_session_in_any_shape(document: dict[str, Any]) -> None:
 def test_messages_inside_a_part_of_the_record() -> None:
     read = record(session(websocket={"frames": [["client", HELLO], ["server", DONE]]}))
     assert [message.from_client for message in read.messages] == [True, False]
+
+
+def test_a_list_beside_a_whole_body_is_only_a_view_of_it() -> None:
+    read = record(chat(more={"events": [{"direction": "server", "data": DONE}]}))
+    assert not read.messages and not read.is_websocket
+
+
+def test_a_refused_upgrade_is_an_ordinary_answer() -> None:
+    document = session()
+    document["request"]["headers"] = {"upgrade": "websocket"}
+    document["response"] = {"status": 401, "headers": {}, "body_b64": ""}
+    assert not record(document).is_websocket
+
+
+@pytest.mark.parametrize("by", ["type", "path"])
+def test_calls_of_grpc(by: str) -> None:
+    document = chat(b"\0\0\0\0\0", path="/xai_api.Chat/GetCompletion" if by == "path" else "/x")
+    for part in ("request", "response"):
+        document[part]["headers"] = {"content-type": "application/grpc"} if by == "type" else {}
+    document["response"]["status"] = 0
+    read = record(document)
+    assert read.is_grpc and not read.is_websocket and not read.aborted
+    assert (read.status, read.trailers) == (200, (("grpc-status", "0"),))
 
 
 def test_binary_messages_stay_binary() -> None:

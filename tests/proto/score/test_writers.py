@@ -144,6 +144,16 @@ def test_cuts_keep_each_direction_whole(seed: int, cut: Cut) -> None:
     assert pieces[0][0] is Direction.WRITE and pieces[-1][0] is Direction.READ
 
 
+@given(SEEDS)
+def test_what_is_said_after_an_answer_stays_there(seed: int) -> None:
+    rng = random.Random(seed)
+    goodbye = (Direction.WRITE, b"reset")
+    turns = [*http1.write(record(), "length", "identity", rng), goodbye]
+    pieces = list(_pieces(turns, Cut.MIXED, rng))
+    last_answer = max(index for index, (way, _) in enumerate(pieces) if way is Direction.READ)
+    assert side(pieces[last_answer:], Direction.WRITE) == b"reset"
+
+
 def test_an_aborted_body_announces_more_than_comes() -> None:
     def tail(framing: str) -> tuple[bytes, bytes]:
         cut: Record = record(chat(b"{}", more={"aborted": True}))

@@ -171,6 +171,37 @@ def test_usage_at_the_end_of_a_stream_survives_a_gap_before_it() -> None:
         assert check(with_gaps(pair.steps, [(begin + 500, begin + 500 + size)])) == [7]
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_damage_never_raises(seed: int) -> None:
+    rng = random.Random(seed)
+    steps = conversation(indexed=rng.random() < 0.5, seed=seed)
+    reader = ConnectionReader(wire.RULES, "c", rng.choice((None, "example.com")), late=rng.random() < 0.3)
+    outcomes: list[Outcome] = []
+    for direction, clean in steps:
+        data = bytearray(clean)
+        for _ in range(rng.choice((0, 0, 1, 4))):
+            place = rng.randrange(len(data))
+            if rng.random() < 0.5:
+                data[place] = rng.randrange(256)
+            else:
+                del data[place : place + rng.choice((1, 9, 60))]
+                data[place:place] = rng.randbytes(rng.choice((0, 1, 9)))
+            if not data:
+                break
+        position = 0
+        while position < len(data):
+            size = rng.choice((1, 9, 300, 5000))
+            if rng.random() < 0.03:
+                outcomes += reader.gap(direction, size, 1)
+            else:
+                outcomes += reader.feed(direction, bytes(data[position : position + size]), 1)
+            position += size
+    outcomes += reader.close(2)
+    assert reader.open_exchanges == 0
+    for outcome in outcomes:
+        assert isinstance(outcome, Recognised) or outcome.reason
+
+
 # What is said of what cannot be read
 
 

@@ -193,11 +193,35 @@ class FrameReader:
             body, length = body + 1, length - 1
             if padding > length:
                 return self._violation(data, position, parts)
+        elif body + length <= len(data):
+            return self._take_data(header, data, body, parts)
         self._stream, self._ends_stream = header.stream, bool(header.flags & wire.END_STREAM)
         self._content, self._skipped = length - padding, padding
         if not self._content and self._ends_stream:
             parts.append(Piece(header.stream, b"", end=True))
         return body
+
+    @staticmethod
+    def _take_data(header: wire.FrameHeader, data: bytes, body: int, parts: list[FramePart]) -> int:
+        """Takes a whole frame, and all that follow it with the same header but for their lengths.
+
+        In a stream of events nearly all do, and they are many.
+        """
+        end = body + header.length
+        pieces = [data[body:end]]
+        same = data[body - 6 : body] if not header.flags else b""
+        while same and data[end + 3 : end + 9] == same:
+            begin = end + wire.HEADER_SIZE
+            beyond = begin + int.from_bytes(data[end : end + 3], "big")
+            if beyond > len(data):
+                break
+            pieces.append(data[begin:beyond])
+            end = beyond
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        ends_stream = bool(header.flags & wire.END_STREAM)
+        if piece or ends_stream:
+            parts.append(Piece(header.stream, piece, ends_stream))
+        return end
 
     def _take_whole(
         self, header: wire.FrameHeader, wanted: int, data: bytes, position: int, parts: list[FramePart]

@@ -16,6 +16,28 @@ _TIER: Final = ("azureai-processed-tier", "x-gemini-service-tier")
 _COST_USD: Final = ("x-litellm-response-cost",)
 
 
+# The status codes of gRPC by number, as its documentation names them; 0 is OK.
+_GRPC_CODES: Final = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+
 def take(headers: Mapping[str, str], facts: Facts) -> None:
     """Notes what the response's headers (names in lower case) tell. The body has the last word."""
     for name in _MODEL:
@@ -27,3 +49,14 @@ def take(headers: Mapping[str, str], facts: Facts) -> None:
     for name in _COST_USD:
         if (value := headers.get(name)) is not None:
             facts.reported_cost_nano_usd = nano_usd(value)
+    take_grpc_status(headers, facts)
+
+
+def take_grpc_status(headers: Mapping[str, str], facts: Facts) -> None:
+    """Notes how a gRPC call ended: told after the messages, or in place of them."""
+    status = headers.get("grpc-status", "")
+    if status == "0":
+        facts.terminated = True
+    elif status:
+        known = status.isdecimal() and int(status) < len(_GRPC_CODES)
+        facts.error_type = _GRPC_CODES[int(status)] if known else text(status)

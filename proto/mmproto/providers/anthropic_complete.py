@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from mmproto.framing.jsonpick import VALUE, Tree
-from mmproto.providers.dialect import Dialect
+from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
+from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.facts import Measured, text
 from mmproto.providers.route import Route
 
@@ -22,8 +22,14 @@ class AnthropicComplete(Dialect):
 
     operation: ClassVar[str] = "text_completion"
     flavour: ClassVar[str] = "anthropic"
+    request_tree: ClassVar[Tree] = {**REQUEST_TREE, "max_tokens_to_sample": PRESENT}
     response_tree: ClassVar[Tree] = _TREE
     event_tree: ClassVar[Tree] = _TREE
+
+    def read_request(self, document: Any) -> None:
+        """As every request; many APIs have such a path, but its limit of tokens nobody else calls so."""
+        super().read_request(document)
+        self.facts.request_shaped = isinstance(document, dict) and "max_tokens_to_sample" in document
 
     def read_response(self, document: Any) -> None:
         """Takes a completion, an event of one, or an error."""

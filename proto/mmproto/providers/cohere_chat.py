@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.framing.payload import Style
 from mmproto.providers import cohere_usage
-from mmproto.providers.dialect import REQUEST_TREE, Dialect
+from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Measured, text
 from mmproto.providers.route import Route
 
@@ -39,6 +39,7 @@ _TREE: Final[Tree] = {
     "generations": PRESENT,
     "summary": PRESENT,
 }
+_FIRST_EVENTS: Final = frozenset({"message-start", "stream-start"})
 _LAST_EVENTS: Final = frozenset({"message-end", "stream-end"})
 _FAILURES: Final = ("ERROR", "TIMEOUT")
 
@@ -49,22 +50,15 @@ class CohereChat(Dialect):
     operation: ClassVar[str] = "chat"
     flavour: ClassVar[str] = "cohere"
     style: ClassVar[Style] = Style.DOCUMENTS
-    request_tree: ClassVar[Tree] = {
-        **REQUEST_TREE,
-        "message": PRESENT,
-        "chat_history": PRESENT,
-        "text": PRESENT,
-    }
     response_tree: ClassVar[Tree] = _TREE
     event_tree: ClassVar[Tree] = _TREE
 
     _usage: Any = None
 
     def read_request(self, document: Any) -> None:
-        """As every request; version 1 has `message` instead of `messages`."""
+        """As every request; many applications have such a path, so the answer has to show what this is."""
         super().read_request(document)
-        if isinstance(document, dict):
-            self.facts.request_shaped = "messages" in document or "message" in document
+        self.facts.request_shaped = False
 
     def read_response(self, document: Any) -> None:
         """Takes an answer, an event of one, or an error."""
@@ -77,6 +71,7 @@ class CohereChat(Dialect):
             if isinstance(part, dict):
                 self._take(part)
         facts.streamed = bool(kind)
+        facts.response_shaped = facts.response_shaped or kind in _FIRST_EVENTS
         if not kind or kind in _LAST_EVENTS:
             facts.terminated = True
         if document.get("error") or document.get("error_type"):

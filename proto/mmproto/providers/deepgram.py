@@ -74,7 +74,8 @@ class DeepgramListen(Dialect):
         metadata = document if document.get("type") == "Metadata" else document.get("metadata")
         if isinstance(metadata, dict):
             facts.response_id = text(metadata.get("request_id"))
-            facts.response_shaped = facts.terminated = True
+            facts.response_shaped = "duration" in metadata
+            facts.terminated = True
             facts.response_model = facts.response_model or _model(metadata)
             self._metadata = metadata
         if "err_code" in document or "category" in document:

@@ -81,7 +81,6 @@ class MistralOcr(_Mistral):
     operation: ClassVar[str] = "ocr"
     request_tree: ClassVar[Tree] = {
         **REQUEST_TREE,
-        "document": PRESENT,
         "bbox_annotation_format": VALUE,
         "document_annotation_format": VALUE,
     }
@@ -92,7 +91,7 @@ class MistralOcr(_Mistral):
         """As every request; an annotation that is asked for changes the price of every page."""
         super().read_request(document)
         if isinstance(document, dict):
-            self.facts.request_shaped = "document" in document
+            self.facts.request_shaped = False  # there are other APIs to read documents
             if any(document.get(f"{what}_annotation_format") for what in ("bbox", "document")):
                 self._unit = "annotated_pages"
 
@@ -207,7 +206,7 @@ def _model(document: dict[str, Any]) -> str:
 
 _MISTRAL: Final = frozenset({"mistral_ai"})
 ROUTES: Final = (
-    Route(r".*/v1/ocr", MistralOcr),
+    Route(r".*/(v1|mistral/azure)/ocr", MistralOcr),
     Route(r".*/audio/transcriptions", MistralTranscription, providers=_MISTRAL),
     Route(r".*/audio/speech", MistralSpeech, providers=_MISTRAL),
     Route(r".*/v1/(chat/)?(moderations|classifications)", MistralModeration, providers=_MISTRAL),

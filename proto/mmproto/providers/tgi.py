@@ -37,7 +37,7 @@ _ANSWER: Final[Tree] = {
     "error_type": VALUE,
 }
 _TREE: Final[Tree] = {**_ANSWER, EVERY: _ANSWER}
-_SHAPES: Final = ("generated_text", "meta_info", "text_output", "details")
+_SHAPES: Final = ("generated_text", "meta_info", "text_output")
 
 
 class Generate(Dialect):

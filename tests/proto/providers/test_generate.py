@@ -239,3 +239,21 @@ def test_reka(whole: bool) -> None:
     )
     plain = asking.call("api.reka.ai", "/v1/chat", wire.chat_request(), events[1])
     assert (dict(plain.usage.tokens), plain.streaming) == ({"input": 6, "output": 9}, False)
+
+
+NAMESAKES: list[tuple[str, Any, Any]] = [
+    ("/v1/complete", {"prompt": "x"}, {"suggestions": ["x"]}),
+    ("/v2/chat", {"messages": [{"role": "user", "content": "x"}]}, {"reply": "x"}),
+    ("/v1/ocr", {"document": "x"}, {"text": "x"}),
+    ("/generate", {"prompt": "x"}, {"details": {"id": 1}}),
+    ("/v1/listen", {"url": "x"}, {"metadata": {"channel": "x"}}),
+    ("/v1/speak", {"text": "x"}, {"url": "x"}),
+    ("/v1/predictions", {"input": "x"}, {"predictions": [1]}),
+    ("/v2/embed", {"texts": ["x"]}, {"embeddings": []}),
+    ("/search/rerank", {"query": "x"}, {"results": []}),
+]
+
+
+@pytest.mark.parametrize(("path", "request_body", "answer"), NAMESAKES)
+def test_namesakes_at_hosts_that_nobody_knows_are_no_calls(path: str, request_body: Any, answer: Any) -> None:
+    assert asking.reason("app.example", path, request_body, answer) == "not_llm"

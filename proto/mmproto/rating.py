@@ -145,12 +145,15 @@ def rate(card: RateCard, usage: Mapping[str, float | Decimal]) -> Charge:
     if reason:
         return Charge(None, reason)
     total_input = int(sum(usage.get(name, 0) for name in INPUT_BUCKETS))
+    by_unit = _is_priced_by_unit(card, usage)
     parts: list[tuple[str, Decimal, Decimal, int]] = []
     for bucket, count in usage.items():
         if not count:
             continue
         rate_of = card.rates.get(bucket)
         if rate_of is None:
+            if by_unit and bucket in TOKEN_BUCKETS:
+                continue
             return Charge(None, f"no_rate_for_{bucket}")
         quantity = max(_exact(count), Decimal(rate_of.minimum))
         parts.append((bucket, quantity, rate_of.usd_at(total_input), rate_of.per))
@@ -160,6 +163,16 @@ def rate(card: RateCard, usage: Mapping[str, float | Decimal]) -> Charge:
     amounts = _apportion(exact)
     lines = tuple(Line(*part, nano) for part, nano in zip(parts, amounts, strict=True))
     return Charge(sum(amounts), "", card, lines)
+
+
+def _is_priced_by_unit(card: RateCard, usage: Mapping[str, float | Decimal]) -> bool:
+    """Whether the card prices no token at all, but a unit of this usage: a transcript by its seconds.
+
+    Then the tokens that a provider counts as well are in the price of the unit.
+    """
+    if any(bucket in TOKEN_BUCKETS for bucket in card.rates):
+        return False
+    return any(usage.get(unit) for unit in card.rates if unit in UNITS)
 
 
 def check(usage: Mapping[str, float | Decimal]) -> str:

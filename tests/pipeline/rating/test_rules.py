@@ -150,6 +150,14 @@ def test_groq_bills_ten_seconds_at_least() -> None:
     assert short != price("groq", "whisper-large-v3", audio_seconds=10.5)
 
 
+def test_a_transcript_is_priced_by_its_seconds_whatever_tokens_are_counted() -> None:
+    seconds = price("mistral_ai", "voxtral-mini-2602", audio_seconds=3600)
+    assert seconds == ("0.18", "")
+    tokens = {"input": 5, "input_audio": 375, "output": 11}
+    assert price("mistral_ai", "voxtral-mini-2602", audio_seconds=3600, **tokens) == seconds
+    assert price("mistral_ai", "voxtral-mini-2602", **tokens) == (None, "no_rate_for_input")
+
+
 def call(**fields: object) -> Call:
     usage = Usage(tokens={"input": 1000}, quality=QUALITY_EXACT)
     made = Call(provider="openai", billable=True, started_at_unix_ns=NOV, usage=usage)

@@ -19,8 +19,10 @@ PORTS = $(if $(PIPELINE_PORT),--pipeline-port $(PIPELINE_PORT)) $(if $(ROUTER_PO
 	$(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 # `make SYSTEM=ready ...` leaves the distribution's packages alone.
 SYSTEM ?= install
-# `make soak`: how long.
+# `make soak` and `make fuzz`: how long.
 MINUTES ?= 10
+# `make fuzz`: which target of tests/fuzz.
+TARGET ?= all
 # `make install`: where to, and below which folder (for packagers).
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -31,7 +33,7 @@ PYTHON_ENVIRONMENT = PYTHONPATH=packaging/local:.
 
 # Targets that need the test and development packages on top of the runtime.
 DEV_GOALS := setup-dev demo test test-kernels test-rust soak check bench lock openapi format
-LEVEL := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),dev,runtime)
+LEVEL := $(if $(filter fuzz,$(MAKECMDGOALS)),fuzz,$(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),dev,runtime))
 ENVIRONMENT := $(SETUP)/environment-$(LEVEL)
 
 # A stamp says nothing about an environment that has been deleted since.
@@ -103,13 +105,17 @@ bench: setup-dev ## Measure: probe cost, sensor, router, ingest, dashboard queri
 soak: setup-dev ## Capture at full rate while processes come and go, and look for leaks (needs root). MINUTES=10
 	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES)
 
+.PHONY: fuzz
+fuzz: setup-dev ## Search for inputs that break a decoder; what is found becomes a test. MINUTES=60 TARGET=all
+	@$(BIN)/python -m tests.fuzz $(TARGET) --minutes $(MINUTES)
+
 .PHONY: openapi
 openapi: setup-dev ## Write docs/reference/openapi.json anew from the code
 	@$(BIN)/python -m mmpipeline.api.openapi > docs/reference/openapi.json
 
 .PHONY: lock
 lock: setup-dev ## Resolve requirements/*.in anew into hash-locked requirements/*.txt
-	@set -e; for name in uv runtime dev; do \
+	@set -e; for name in uv runtime dev fuzz; do \
 		packaging/local/uv.sh pip compile --quiet --universal --generate-hashes --no-header --upgrade \
 			--python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
 	done
@@ -165,6 +171,10 @@ $(SETUP)/environment-runtime: requirements/runtime.txt requirements/uv.txt pypro
 $(SETUP)/environment-dev: requirements/dev.txt requirements/uv.txt pyproject.toml | $(SETUP)/system-runtime
 	@packaging/local/environment.sh dev
 	@touch $@ $(SETUP)/environment-runtime
+
+$(SETUP)/environment-fuzz: requirements/fuzz.txt requirements/uv.txt pyproject.toml | $(SETUP)/system-runtime
+	@packaging/local/environment.sh fuzz
+	@touch $@ $(SETUP)/environment-dev $(SETUP)/environment-runtime
 
 $(SETUP)/system-runtime: packaging/apt/runtime.txt packaging/local/system-packages.sh
 	@mkdir -p $(SETUP)

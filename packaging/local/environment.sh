@@ -1,8 +1,8 @@
 #!/bin/sh
-# Brings .venv to the locked packages: environment.sh runtime|dev
+# Brings .venv to the locked packages: environment.sh runtime|dev|fuzz
 #
-# dev holds all of runtime. Once dev was asked for, runtime means dev too: `make up` after `make test` takes
-# nothing away.
+# dev holds all of runtime, and fuzz all of dev. Once more was asked for, less means more too: `make up` after
+# `make test` takes nothing away.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
@@ -13,8 +13,11 @@ mkdir -p "$state"
 
 exec 9>"$state/environment.lock"
 flock 9
+held=$(cat "$state/level" 2>/dev/null) || held=''
 # An environment that somebody else has made tells by what it holds.
-if [ "$(cat "$state/level" 2>/dev/null)" = dev ] || [ -x "$venv/bin/pytest" ]; then
+if [ "$held" = fuzz ]; then
+    level=fuzz
+elif [ "$level" = runtime ] && { [ "$held" = dev ] || [ -x "$venv/bin/pytest" ]; }; then
     level=dev
 fi
 

@@ -15,32 +15,16 @@ from mmproto.score.record import Record, UnreadableRecord, read_folder
 FOLDER = Path(__file__).resolve().parents[4] / "shared" / "corpus" / "open"
 
 _LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104
-_OPERATIONS = (
-    "/chat/completions",
-    "/completions",
-    "/responses",
-    "/responses/compact",
-    "/embeddings",
-    "/v1/messages",
-)
 
 
-def load() -> list[Record]:
-    """All recordings in order of their names; none where the folder does not exist."""
+def load(folder: Path) -> list[Record]:
+    """All recordings in order of their names. Raises AssertionError for one that cannot be read."""
     records: list[Record] = []
-    for name, record in read_folder(FOLDER):
+    for name, record in read_folder(folder):
         if isinstance(record, UnreadableRecord):
             raise AssertionError(f"{name}: {record}")
         records.append(record)
     return records
-
-
-def in_scope(record: Record) -> bool:
-    """Whether the dialects of this project have to read it."""
-    path = record.target.partition("?")[0].rstrip("/")
-    if path.endswith("/api/embeddings"):
-        return False
-    return record.method == "POST" and path.endswith(_OPERATIONS)
 
 
 def as_archive(record: Record) -> bytes:

@@ -1,44 +1,81 @@
-"""Real exchanges, field by field: every one in scope is right, and none out of scope becomes a wrong call.
+"""Real exchanges, field by field, in every framing, coding and cut; and as archives.
 
-Each recording is read as an archive, and as bytes of a connection, framed and compressed anew.
+The bar: 99.5 % of those that are not ambiguous are exact, none depends on how it was sent, and no wrong
+number is called exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
 import pytest
-from tests.proto.corpus.recordings import as_archive, in_scope, load
+from tests.proto.corpus.recordings import FOLDER, as_archive, load
 
 from mmproto import har
 from mmproto.exchange import ReadingRules
-from mmproto.score.compare import differences
+from mmproto.score.compare import TOKEN_FIELDS, Difference, differences
+from mmproto.score.folder import score_folder
 from mmproto.score.observed import observe
 from mmproto.score.record import Record
-from mmproto.score.scoring import Verdict, score
+from mmproto.score.report import Report
 
-pytestmark = pytest.mark.corpus
+pytestmark = [pytest.mark.corpus, pytest.mark.timeout(1200)]
 
-RECORDINGS = load()
-IN_SCOPE = [record for record in RECORDINGS if in_scope(record) and not record.expected.ambiguous]
-OUT_OF_SCOPE = [record for record in RECORDINGS if not in_scope(record)]
-FRAMINGS = frozenset({"length", "chunked", "close"})
-CODINGS = frozenset({"identity", "gzip", "deflate"})
-
-
-@pytest.mark.parametrize("record", IN_SCOPE, ids=lambda record: record.name)
-def test_archive(record: Record) -> None:
-    assert differences(observe([*har.read(as_archive(record), ReadingRules())], record), record) == []
+BAR = 0.995
+FOLDERS = [FOLDER] if FOLDER.is_dir() else []
+# Here the model stands in the query or in the answer, and the records name none: ours says more.
+UNNAMED = frozenset({"deepgram.listen", "deepgram.speak", "replicate.prediction"})
 
 
-@pytest.mark.parametrize("record", IN_SCOPE, ids=lambda record: record.name)
-def test_connection(record: Record) -> None:
-    scored = score(record, FRAMINGS, CODINGS, seed=0)
-    assert scored is not None
-    assert (scored.verdict, scored.differences, scored.unstable) == (Verdict.EXACT, (), ())
+@cache
+def scored(folder: Path) -> Report:
+    return score_folder(folder)
 
 
-@pytest.mark.parametrize("record", OUT_OF_SCOPE, ids=lambda record: record.name)
-def test_out_of_scope_is_never_a_wrong_call(record: Record) -> None:
-    scored = score(record, frozenset({"length"}), frozenset({"identity"}), seed=0)
-    assert scored is not None
-    assert not scored.wrong_as_exact or record.expected.ambiguous
-    assert scored.verdict is not Verdict.FALSE
+def told(report: Report) -> str:
+    return "\n".join(report.lines(details=True))
+
+
+def is_right(record: Record, found: Iterable[Difference]) -> bool:
+    """Whether nothing differs but names that a record of its kind does not have."""
+    names = {"model_requested", "model_response"} if record.expected.endpoint in UNNAMED else set()
+    return all(one.field in names and one.expected is None for one in found)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_nearly_all_are_exact(folder: Path) -> None:
+    report = scored(folder)
+    assert not report.unreadable and not report.left_out
+    counted = [score for score in report.scores if score.counts]
+    right = [score for score in counted if is_right(score.record, score.differences)]
+    assert len(right) >= BAR * len(counted), told(report)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_wrong_number_is_called_exact(folder: Path) -> None:
+    report = scored(folder)
+    assert not report.wrong_as_exact, told(report)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_none_depends_on_how_it_was_sent(folder: Path) -> None:
+    report = scored(folder)
+    assert not [score.record.name for score in report.scores if score.unstable], told(report)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_archives_are_read_as_well(folder: Path) -> None:
+    records = [one for one in load(folder) if not (one.expected.ambiguous or one.is_websocket or one.is_grpc)]
+    wrong: dict[str, list[Difference]] = {}
+    called_exact: list[str] = []
+    for record in records:
+        observed = observe([*har.read(as_archive(record), ReadingRules())], record)
+        found = differences(observed, record)
+        if not is_right(record, found):
+            wrong[record.name] = found
+        if observed.exact and any(one.field in TOKEN_FIELDS for one in found):
+            called_exact.append(record.name)
+    assert len(wrong) <= (1 - BAR) * len(records), wrong
+    assert not called_exact

@@ -99,8 +99,10 @@ class ConnectionReader:
     def close(self, at_ns: int) -> list[Outcome]:
         """The connection has ended: what is unfinished gets its outcome."""
         outcomes: list[Outcome] = []
-        self._conversation.close(at_ns, outcomes)
         connection = self._connection
+        if connection.verdict is _NOT_LLM:
+            return outcomes  # all that was open had its outcome then
+        self._conversation.close(at_ns, outcomes)
         if not self._is_settled and connection.received and connection.verdict is Verdict.UNDECIDED:
             outcomes.append(Dropped(JOINED_LATE))
         return outcomes

@@ -75,7 +75,7 @@ class Http2Conversation:
     @property
     def is_found(self) -> bool:
         """Whether frames of HTTP/2 have been found on a connection that was joined late."""
-        return not (self._sent.is_lost and self._received.is_lost)
+        return self._sent.has_frames or self._received.has_frames
 
     @property
     def is_settled(self) -> bool:

@@ -30,13 +30,20 @@ class EarlyAnswers:
 
     def hold(self, part: Piece | Block) -> None:
         """Keeps a part for when its request is seen."""
-        if self._size + _cost(part) <= MAX_HELD:
-            self._size += _cost(part)
-            self._parts.setdefault(part.stream, []).append(part)
-        elif part.stream in self._parts:
+        if self._size + _cost(part) > MAX_HELD:
             # Without its head nothing that comes later is taken for a part of the body.
             self.take(part.stream)
-            self.hold(Piece(part.stream, b"", part.end, missing=True))
+            part = Piece(part.stream, b"", part.end, missing=True)
+            if self._size + _cost(part) > MAX_HELD:
+                return
+        parts = self._parts.setdefault(part.stream, [])
+        last = parts[-1] if parts else None
+        if isinstance(part, Piece) and isinstance(last, Piece) and not part.missing:
+            parts[-1] = Piece(part.stream, last.data + part.data, part.end, last.missing)
+            self._size += len(part.data)
+        else:
+            parts.append(part)
+            self._size += _cost(part)
 
     def take(self, stream: int) -> list[Part]:
         """What was held of a stream, in its order."""

@@ -102,9 +102,9 @@ class StreamReader:
         self._assembly: _Assembly | None = None
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the next frame still has to be found."""
-        return self._frames.is_lost
+    def has_frames(self) -> bool:
+        """Whether frames of HTTP/2 have been found on a connection that was joined late."""
+        return self._frames.has_frames
 
     def allow_table(self, size: int) -> None:
         """The other direction has sent a `TableSize`."""

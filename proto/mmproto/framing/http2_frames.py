@@ -85,6 +85,11 @@ class FrameReader:
         """Whether the next frame still has to be found."""
         return self._search is not None
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether frames of HTTP/2 have been found on a connection that was joined late."""
+        return self._found or self._search is None
+
     def feed(self, data: bytes) -> list[FramePart]:
         """What `data`, the next bytes of the direction, completes."""
         parts: list[FramePart] = []

@@ -192,12 +192,12 @@ def test_a_hole_beyond_a_frame_finds_the_next_ones(size: int) -> None:
     reader = StreamReader()
     reader.feed(frame(HEADERS, 4, BLOCK, stream=1) + frame(DATA, 0, b"x" * 100, stream=1)[:50])
     assert reader.gap(200) == [Mark.LOST]
-    assert reader.is_lost
+    assert reader._frames.is_lost
     # Three frames that follow each other are certain, and the first of them counts.
     rest = b"rest of something" + frame(DATA, 0, b"hello", stream=1) * 2
     assert run(rest, [size], reader) == []
     assert run(frame(DATA, 1, b"", stream=1), [size], reader) == [Piece(1, b"hellohello", True)]
-    assert not reader.is_lost
+    assert not reader._frames.is_lost
 
 
 def test_at_the_end_two_frames_are_certain_if_the_bytes_end_with_them() -> None:
@@ -224,7 +224,7 @@ def test_the_headers_of_a_message_are_certain_at_once() -> None:
 def test_what_was_found_and_is_none_is_searched_again() -> None:
     reader = StreamReader(joined_late=True)
     run(frame(DATA, 0, b"hello", stream=1) * 3, [10], reader)
-    assert not reader.is_lost
+    assert not reader._frames.is_lost
     assert reader.feed(b"no frame that anybody sends") == [Mark.LOST]
     assert run(frame(DATA, 0, b"hello", stream=3) * 3, [10], reader) == [Piece(3, b"hello" * 3, False)]
 

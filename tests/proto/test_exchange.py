@@ -140,7 +140,7 @@ def test_not_ours() -> None:
         exchange = begin(path=path, method=method)
         answer(exchange, {"usage": {"prompt_tokens": 5}})
         assert exchange.end(T0) == Dropped(reason)
-    exchange = begin(path="/v1/listen")
+    exchange = begin(path="/v1/chat")
     answer(exchange, {"usage": {"input_tokens": 5, "output_tokens": 5}})
     assert exchange.end(T0) == Failed("dialect_not_supported:openai")
 

@@ -150,8 +150,6 @@ class Picker:
             reached = self._step(data, position)
             if reached < 0:
                 self._held = data[position:]
-                if len(self._held) > MAX_KEY:
-                    raise MalformedJson("a key is too long")
                 break
             position = reached
 
@@ -196,6 +194,8 @@ class Picker:
         if data[position] != 0x22:
             raise MalformedJson("expected a key")
         end = _STRING_REST.match(data, position + 1).end()  # type: ignore[union-attr]  # matches always
+        if end - position > MAX_KEY:
+            raise MalformedJson("a key is too long")
         if end >= len(data) or data[end] != 0x22:
             return -1
         raw = data[position + 1 : end]

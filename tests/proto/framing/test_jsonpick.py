@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mmproto.framing.jsonpick import (
     EVERY,
+    MAX_KEY,
     MAX_SMALL,
     PRESENT,
     VALUE,
@@ -153,6 +154,18 @@ def test_partial_keeps_what_was_whole() -> None:
 def test_a_value_beyond_the_bound_is_left_out() -> None:
     reader = body(b'{"usage":"' + b"x" * (2 * MAX_SMALL) + b'","model":"a"}', padded=False)
     assert reader.finish() == {"model": "a"}
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_a_key_beyond_the_bound_is_damage_however_it_comes(size: int) -> None:
+    for length, malformed in ((MAX_KEY - 1, False), (MAX_KEY, True)):
+        data = b'{"' + b"k" * length + b'":1,"model":"a"}'
+        try:
+            assert pick(data, TREE, [size]) == {"model": "a"}
+        except MalformedJson:
+            assert malformed
+        else:
+            assert not malformed
 
 
 def test_memory_stays_bounded() -> None:

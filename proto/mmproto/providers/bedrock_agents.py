@@ -102,7 +102,7 @@ class BedrockFlow(BedrockPlain):
 class BedrockKnowledge(BedrockPlain):
     """POST .../retrieveAndGenerate, .../retrieveAndGenerateStream, .../optimize-prompt, .../generateQuery"""
 
-    operation: ClassVar[str] = "chat"
+    operation: ClassVar[str] = "invoke_agent"  # what it makes of the question is not in the request
     _CONFIGURATION: ClassVar[Tree] = {
         "knowledgeBaseConfiguration": {"modelArn": VALUE},
         "externalSourcesConfiguration": {"modelArn": VALUE},

@@ -75,9 +75,9 @@ class GeminiCall(GrpcCall, GeminiGenerate):
         streams = asked.path.endswith("/StreamGenerateContent")
         self.facts.stream_requested = self.facts.streamed = streams
 
-    def read_request(self, document: Any) -> None:
+    def take_request(self, document: dict[str, Any]) -> None:
         """Takes the request."""
-        super().read_request(document)
+        super().take_request(document)
         self.facts.request_model = _last_name(document)
 
 
@@ -101,10 +101,14 @@ class GeminiEmbedCall(GrpcCall, GeminiEmbeddings):
     request_fields: ClassVar[Table] = {1: string("model"), 2: present("content")}
     response_fields: ClassVar[Table] = {1: present("embedding"), 2: message("usageMetadata", _STUDIO_USAGE)}
 
-    def read_request(self, document: Any) -> None:
+    def take_request(self, document: dict[str, Any]) -> None:
         """Takes the request."""
-        super().read_request(document)
+        super().take_request(document)
         self.facts.request_model = _last_name(document)
+
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes the answer."""
+        GeminiEmbeddings.read_response(self, document)
 
 
 class VertexEmbedCall(GeminiEmbedCall):
@@ -120,9 +124,13 @@ class GeminiCountCall(GrpcCall, GeminiTokenCount):
     request_fields: ClassVar[Table] = {1: string("model")}
     response_fields: ClassVar[Table] = {1: present("totalTokens")}
 
-    def read_request(self, document: Any) -> None:
+    def take_request(self, document: dict[str, Any]) -> None:
         """Takes the model."""
         self.facts.request_model = _last_name(document)
+
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes the count."""
+        GeminiTokenCount.read_response(self, document)
 
 
 class VertexCountCall(GeminiCountCall):
@@ -132,9 +140,9 @@ class VertexCountCall(GeminiCountCall):
     request_fields: ClassVar[Table] = {3: string("model")}
 
 
-def _last_name(document: Any) -> str:
+def _last_name(document: dict[str, Any]) -> str:
     """The model alone, out of `projects/P/locations/L/publishers/google/models/M` or `models/M`."""
-    return text(document.get("model")).rpartition("/")[2] if isinstance(document, dict) else ""
+    return text(document.get("model")).rpartition("/")[2]
 
 
 _STUDIO: Final = r".*/google\.ai\.generativelanguage\.v\w+\.GenerativeService"

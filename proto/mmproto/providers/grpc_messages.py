@@ -27,6 +27,16 @@ class GrpcCall(Dialect):
     _request_message: MessageReader | None = None
     _response_message: MessageReader | None = None
 
+    def read_request(self, document: Any) -> None:
+        """JSON at the path of a gRPC call is no request: only messages have the types of a table."""
+
+    def read_response(self, document: Any) -> None:
+        """Nor is it an answer."""
+
+    def take_request(self, document: dict[str, Any]) -> None:
+        """Takes a message of the client, read by `request_fields`."""
+        super().read_request(document)
+
     def read_request_event(self, event: Event) -> None:
         """Takes a message of the client."""
         self._request_message = self._request_message or MessageReader(self.request_fields)
@@ -34,7 +44,7 @@ class GrpcCall(Dialect):
         if event.last:
             message, self._request_message = self._request_message, None
             if not event.name and (document := self._whole(message)) is not None:
-                self.read_request(document)
+                self.take_request(document)
 
     def read_event(self, event: Event) -> None:
         """Takes a message of the server."""

@@ -96,10 +96,10 @@ class XaiCall(GrpcCall, OpenAIChat):
         streams = asked.path.endswith(("Chunk", "Streaming"))
         self.facts.stream_requested = self.facts.streamed = streams
 
-    def read_request(self, document: Any) -> None:
+    def take_request(self, document: dict[str, Any]) -> None:
         """As every request; a tier is a number here."""
         streams = self.facts.stream_requested
-        super().read_request(document)
+        super().take_request(document)
         self.facts.stream_requested = streams
         self.facts.request_tier = _TIERS.get(document.get("service_tier"), "")
 
@@ -229,9 +229,6 @@ class XaiEmbeddings(GrpcCall):
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
         self.facts.streamed = False
-
-    def read_response(self, document: Any) -> None:
-        """Answers are messages."""
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes the answer."""

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from tests.proto import wire
 from tests.proto.framing.test_eventstream import event, frame
+from tests.proto.providers.reported import E, P, U, reported
 
 from mmproto.exchange import Dropped, Recognised
 from mmproto.outcome import Outcome
-from mmproto.v1.usage_pb2 import Quality
 
-E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
 HOST = "bedrock-runtime.eu-west-1.amazonaws.com"
 MODEL = "eu.test.model-v1%3A0"
 MESSAGES = {"messages": [{"role": "user", "content": [{"text": "secret prompt"}]}]}
@@ -103,7 +102,7 @@ def test_converse(usage: dict[str, Any], tokens: dict[str, int], quality: int) -
         "chat",
         "eu.test.model-v1:0",
     )
-    assert (dict(call.usage.tokens), call.usage.quality) == (tokens, quality)
+    assert reported(call) == (tokens, quality)
     assert (list(call.finish_reasons), call.billable, call.streaming) == (["end_turn"], True, False)
 
 
@@ -129,7 +128,7 @@ CONVERSATION = [
 def test_converse_as_a_stream(content_type: str, framing: str) -> None:
     body = frames(CONVERSATION, content_type=content_type, framing=framing)
     call = wire.the_call(exchange(f"/model/{MODEL}/converse-stream", body))
-    assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 10, "output": 4}, E)
+    assert reported(call) == ({"input": 10, "output": 4}, E)
     assert (call.streaming, call.error_type, call.service_tier) == (True, "", "optimized")
     assert b"secret" not in call.SerializeToString()
 
@@ -137,7 +136,7 @@ def test_converse_as_a_stream(content_type: str, framing: str) -> None:
 def test_a_stream_that_is_cut_off_is_paid_for_and_unknown() -> None:
     body = frames(CONVERSATION[:2], framing="close")
     call = wire.the_call(exchange(f"/model/{MODEL}/converse-stream", body))
-    assert (call.usage.quality, call.billable, call.error_type) == (U, True, "stream_incomplete")
+    assert (reported(call)[1], call.billable, call.error_type) == (U, True, "stream_incomplete")
 
 
 def test_an_exception_in_a_stream() -> None:
@@ -293,7 +292,7 @@ FAMILIES: list[tuple[str, str, Any, dict[str, str], dict[str, int], int]] = [
 def test_invoke(model: str, answer: Any, headers: dict[str, str], expected: tuple[Any, ...]) -> None:
     body = wire.response(answer, headers=headers)
     call = wire.the_call(exchange(f"/model/{model}/invoke", body))
-    assert (dict(call.usage.tokens), call.usage.quality) == expected
+    assert reported(call) == expected
     assert (call.operation, call.billable, call.request_model) == ("chat", True, model)
 
 
@@ -375,7 +374,7 @@ def test_invoke_as_a_stream(chunks: list[Any], tokens: dict[str, int], quality: 
         [chunk(one) for one in chunks], framing="close" if "amazon" not in str(chunks) else "chunked"
     )
     call = wire.the_call(exchange(f"/model/{MODEL}/invoke-with-response-stream", body))
-    assert (dict(call.usage.tokens), call.usage.quality, call.streaming) == (tokens, quality, True)
+    assert (reported(call), call.streaming) == ((tokens, quality), True)
     assert b"secret" not in call.SerializeToString()
 
 
@@ -388,7 +387,7 @@ def test_a_guardrail_that_answers_in_the_models_place_pays_no_model() -> None:
     }
     body = frames([chunk(blocked)])
     call = wire.the_call(exchange(f"/model/{MODEL}/invoke-with-response-stream", body))
-    assert (call.usage.quality, call.billable, call.error_type) == (U, False, "guardrail_intervened")
+    assert (reported(call)[1], call.billable, call.error_type) == (U, False, "guardrail_intervened")
     served = frames(
         [chunk({**blocked, **TEN_FOUR, "inputTextTokenCount": 10, "totalOutputTextTokenCount": 4})]
     )
@@ -425,7 +424,7 @@ def test_what_a_model_does_shows_in_its_name(
     headers = {} if "inputTextTokenCount" in answer else counted(input=10)
     call = wire.the_call(exchange(f"/model/{model}/invoke", wire.response(answer, headers=headers)))
     assert (call.operation, dict(call.usage.tokens), dict(call.usage.units)) == (operation, tokens, units)
-    assert call.usage.quality == E
+    assert reported(call)[1] == E
 
 
 def test_speech_counts_the_whole_session() -> None:
@@ -447,7 +446,7 @@ def test_speech_counts_the_whole_session() -> None:
         exchange(f"/model/{MODEL}/invoke-with-bidirectional-stream", frames(chunk(one) for one in parts))
     )
     expected = {"input": 3, "input_audio": 40, "output": 4, "output_audio": 18}
-    assert (dict(call.usage.tokens), call.usage.quality, call.streaming) == (expected, E, True)
+    assert (reported(call), call.streaming) == ((expected, E), True)
 
 
 # -- what else there is
@@ -484,7 +483,7 @@ def test_an_agent_is_the_sum_of_the_models_that_it_invokes() -> None:
     outcomes = exchange(AGENT, body, {"inputText": "secret", "enableTrace": True}, host=AGENTS)
     calls = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]
     own = next(call for call in calls if call.operation == "invoke_agent")
-    assert (own.usage.quality, own.billable, own.streaming, own.origin.session) == (
+    assert (reported(own)[1], own.billable, own.streaming, own.origin.session) == (
         U,
         False,
         True,
@@ -499,7 +498,7 @@ def test_an_agent_is_the_sum_of_the_models_that_it_invokes() -> None:
 
 def test_an_agent_without_traces_is_paid_for_and_unknown() -> None:
     call = wire.the_call(exchange(AGENT, frames([SAID]), {"inputText": "secret"}, host=AGENTS))
-    assert (call.usage.quality, call.billable, call.request_model, call.error_type) == (U, True, "", "")
+    assert (reported(call)[1], call.billable, call.request_model, call.error_type) == (U, True, "", "")
 
 
 @pytest.mark.parametrize(
@@ -517,7 +516,7 @@ def test_an_agent_without_traces_is_paid_for_and_unknown() -> None:
             AGENTS,
             "/retrieveAndGenerate",
             {"retrieveAndGenerateConfiguration": {"knowledgeBaseConfiguration": {"modelArn": "arn:m"}}},
-            ("chat", "arn:m", False),
+            ("invoke_agent", "arn:m", False),
         ),
         (
             AGENTS,
@@ -536,7 +535,7 @@ def test_operations_that_report_no_tokens(
 ) -> None:
     call = wire.the_call(exchange(path, {"usage": {"contentPolicyUnits": 1}}, document, host=host))
     assert (call.operation, call.request_model, call.streaming) == expected
-    assert (call.usage.quality, call.billable) == (U, True)
+    assert (reported(call)[1], call.billable) == (U, True)
 
 
 def test_counting_tokens_costs_nothing() -> None:

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.proto import wire
+from tests.proto.providers.reported import E, P, U, reported
 
 from mmproto import usage as totals
 from mmproto.exchange import Recognised
 from mmproto.providers.facts import Facts
 from mmproto.providers.gemini_usage import RunningUsage
-from mmproto.v1.usage_pb2 import Quality
 
-E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
 STUDIO = "generativelanguage.googleapis.com"
 VERTEX = "us-central1-aiplatform.googleapis.com"
 ID = "xY3kTeStOnLy7890-_aB12"
@@ -176,16 +175,16 @@ USAGES: list[tuple[str, dict[str, Any], dict[str, int], int, tuple[str, ...]]] =
 
 
 @pytest.mark.parametrize(
-    ("reported", "buckets", "quality", "anomalies"), [u[1:] for u in USAGES], ids=[u[0] for u in USAGES]
+    ("usage", "buckets", "quality", "anomalies"), [u[1:] for u in USAGES], ids=[u[0] for u in USAGES]
 )
 def test_usage(
-    reported: dict[str, Any], buckets: dict[str, int], quality: int, anomalies: tuple[str, ...]
+    usage: dict[str, Any], buckets: dict[str, int], quality: int, anomalies: tuple[str, ...]
 ) -> None:
-    outcome = ask(wire.response(answer(reported)))
-    call = outcome.call
-    found = {name: count for name, count in call.usage.tokens.items() if count or name in buckets}
-    buckets = {name: count for name, count in buckets.items() if count or name in found}
-    assert (found, call.usage.quality, outcome.anomalies) == (buckets, quality, anomalies)
+    outcome = ask(wire.response(answer(usage)))
+    tokens, found = reported(outcome.call)
+    tokens = {name: count for name, count in tokens.items() if count or name in buckets}
+    buckets = {name: count for name, count in buckets.items() if count or name in tokens}
+    assert (tokens, found, outcome.anomalies) == (buckets, quality, anomalies)
 
 
 COUNTS = st.one_of(st.none(), st.integers(-2, 50), st.just(10**11), st.just("7"), st.just(2.5))
@@ -274,7 +273,7 @@ def test_a_stream(kind: str, framing: str) -> None:
         wire.response(body, content_type=content_type, framing=framing), "streamGenerateContent", host=VERTEX
     ).call
     assert dict(call.usage.tokens) == {"input": 8, "output": 20, "output_reasoning": 70}
-    assert (call.usage.quality, call.streaming, call.error_type) == (E, True, "")
+    assert (reported(call)[1], call.streaming, call.error_type) == (E, True, "")
     assert (call.provider, call.service_tier) == ("gcp.vertex_ai", "provisioned_throughput")
 
 
@@ -283,7 +282,7 @@ def test_a_stream_cut_off_has_what_it_told_of_and_is_not_exact(kind: str) -> Non
     body = wire.sse(CHUNKS[:2]) if kind == "sse" else array(CHUNKS[:2])[:-2]
     content_type = "text/event-stream" if kind == "sse" else "application/json"
     call = ask(wire.response(body, content_type=content_type, framing="close"), "streamGenerateContent").call
-    assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 8, "output": 3}, P)
+    assert reported(call) == ({"input": 8, "output": 3}, P)
     assert (call.streaming, call.billable, call.error_type) == (True, True, "stream_incomplete")
 
 
@@ -294,7 +293,7 @@ def test_a_count_that_the_last_chunk_drops_is_kept_and_flagged() -> None:
     ]
     body = wire.response(wire.sse(chunks), content_type="text/event-stream", framing="chunked")
     outcome = ask(body, "streamGenerateContent")
-    assert (dict(outcome.call.usage.tokens), outcome.call.usage.quality) == ({"input": 8, "output": 21}, P)
+    assert reported(outcome.call) == ({"input": 8, "output": 21}, P)
     assert outcome.anomalies == ("contradictory_counts",)
 
 
@@ -306,7 +305,7 @@ ERROR = {"error": {"code": 429, "message": "secret", "status": "RESOURCE_EXHAUST
 def test_an_error(method: str, wrapped: bool) -> None:
     call = ask(wire.response([ERROR] if wrapped else ERROR, status=429), method).call
     assert (call.error_type, call.billable, call.http_status) == ("RESOURCE_EXHAUSTED", False, 429)
-    assert (call.streaming, call.usage.quality) == (method.startswith("stream"), U)
+    assert (call.streaming, reported(call)[1]) == (method.startswith("stream"), U)
 
 
 def test_an_error_in_the_middle_of_a_stream() -> None:
@@ -318,7 +317,7 @@ def test_an_error_in_the_middle_of_a_stream() -> None:
 def test_a_prompt_that_was_blocked_is_paid_for_without_an_answer() -> None:
     document = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 12}}
     call = ask(wire.response(document)).call
-    assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 12, "output": 0}, E)
+    assert reported(call) == ({"input": 12, "output": 0}, E)
     assert (list(call.finish_reasons), call.billable) == (["SAFETY"], True)
 
 

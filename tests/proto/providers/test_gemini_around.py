@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from tests.proto import wire
+from tests.proto.providers.reported import E, U, reported
 
 from mmproto.exchange import Dropped, Recognised
 from mmproto.outcome import Outcome
-from mmproto.v1.usage_pb2 import Quality
 
-E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
 STUDIO = "generativelanguage.googleapis.com"
 VERTEX = "us-central1-aiplatform.googleapis.com"
 
@@ -60,8 +59,8 @@ def exchange(
 def test_embeddings(method: str, request_: Any, answer: Any, tokens: dict[str, int]) -> None:
     call = wire.the_call(exchange(f"/v1beta/models/embed-1:{method}", request_, answer))
     assert (call.operation, call.request_model, call.billable) == ("embeddings", "embed-1", True)
-    assert {name: n for name, n in call.usage.tokens.items() if n} == tokens
-    assert call.usage.quality == (E if tokens else U)
+    assert nonzero(call) == tokens
+    assert reported(call)[1] == (E if tokens else U)
 
 
 # -- interactions
@@ -95,12 +94,12 @@ ASKED = {"model": "gemini-test", "input": "secret"}
 
 
 def nonzero(call: Any) -> dict[str, int]:
-    return {name: count for name, count in call.usage.tokens.items() if count}
+    return {name: count for name, count in reported(call)[0].items() if count}
 
 
 def test_an_interaction() -> None:
     call = wire.the_call(exchange("/v1beta/interactions", ASKED, interaction()))
-    assert (nonzero(call), call.usage.quality) == (BUCKETS, E)
+    assert (nonzero(call), reported(call)[1]) == (BUCKETS, E)
     assert (call.request_model, call.response_model, call.service_tier) == (
         "gemini-test",
         "gemini-test",
@@ -126,13 +125,13 @@ def events(last: str = "interaction.completed", **fields: Any) -> bytes:
 def test_an_interaction_as_a_stream(done: bytes) -> None:
     body = wire.response(events() + done, content_type="text/event-stream", framing="chunked")
     call = wire.the_call(exchange("/v1beta/interactions", {**ASKED, "stream": True}, body))
-    assert (nonzero(call), call.usage.quality, call.streaming, call.error_type) == (BUCKETS, E, True, "")
+    assert (nonzero(call), reported(call)[1], call.streaming, call.error_type) == (BUCKETS, E, True, "")
 
 
 def test_an_interaction_cut_off_is_paid_for_and_unknown() -> None:
     body = wire.response(events()[:300], content_type="text/event-stream", framing="close")
     call = wire.the_call(exchange("/v1beta/interactions", {**ASKED, "stream": True}, body))
-    assert (call.usage.quality, call.billable, call.error_type) == (U, True, "stream_incomplete")
+    assert (reported(call)[1], call.billable, call.error_type) == (U, True, "stream_incomplete")
 
 
 def test_background_work_is_paid_for_where_it_is_found_done() -> None:
@@ -198,7 +197,7 @@ def test_each_turn_of_a_live_session_is_a_call(host: str, path: str) -> None:
         {"input": 10, "input_audio": 20, "output_audio": 20},
         {"input": 10, "input_audio": 80, "output_audio": 5},
     ]
-    assert {(call.request_model, call.usage.quality, call.billable) for call in calls} == {
+    assert {(call.request_model, reported(call)[1], call.billable) for call in calls} == {
         ("gemini-live-1", E, True)
     }
     assert len({call.id for call in calls}) == 2
@@ -207,7 +206,7 @@ def test_each_turn_of_a_live_session_is_a_call(host: str, path: str) -> None:
 def test_a_turn_that_was_cut_off_is_not_forgotten() -> None:
     outcomes = live({"setupComplete": {}}, SPOKEN, turn(30, 20), SPOKEN)
     calls = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]
-    assert [call.usage.quality for call in calls] == [E, U]
+    assert [reported(call)[1] for call in calls] == [E, U]
 
 
 # -- what costs nothing, or another way
@@ -242,7 +241,7 @@ def test_a_cache_is_paid_for_by_its_time() -> None:
     document = {"name": "cachedContents/x", "model": "models/m", "usageMetadata": {"totalTokenCount": 900}}
     call = wire.the_call(exchange("/v1beta/cachedContents", {"model": "models/m"}, document))
     assert (call.operation, call.request_model, call.billable) == ("cache_storage", "models/m", True)
-    assert call.usage.quality == U
+    assert reported(call)[1] == U
 
 
 def line(number: int) -> bytes:

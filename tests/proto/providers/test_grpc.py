@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from tests.proto import wire
 from tests.proto.http2_pair import Pair
+from tests.proto.providers.reported import E, P, U, reported
 
 from mmproto.exchange import Dropped, Recognised
 from mmproto.outcome import Outcome
 from mmproto.reader import ConnectionReader
-from mmproto.v1.usage_pb2 import Quality
 
-E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
 OK = {"grpc-status": "0"}
 XAI, STUDIO, VERTEX = "api.x.ai", "generativelanguage.googleapis.com", "us-central1-aiplatform.googleapis.com"
 ID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
@@ -96,7 +95,7 @@ TOKENS = {"input": 22, "input_cache_read": 8, "output": 12, "output_reasoning": 
 
 
 def nonzero(call_: Any) -> dict[str, int]:
-    return {name: count for name, count in call_.usage.tokens.items() if count}
+    return {name: count for name, count in reported(call_)[0].items() if count}
 
 
 def test_xai() -> None:
@@ -104,7 +103,7 @@ def test_xai() -> None:
     found = wire.the_call(call(XAI, "/xai_api.Chat/GetCompletion", ASKED, message))
     assert (found.provider, found.operation, found.request_model) == ("x_ai", "chat", "grok-test")
     assert (found.response_model, found.response_id) == ("grok-test-0709", ID)
-    assert (nonzero(found), found.usage.quality, found.streaming) == (TOKENS, E, False)
+    assert (nonzero(found), reported(found)[1], found.streaming) == (TOKENS, E, False)
     assert (found.reported_cost_nano_usd, found.service_tier) == (2_500_000, "priority")
     assert (list(found.finish_reasons), found.origin.end_user) == (["REASON_STOP"], "user-7")
     assert b"secret" not in found.SerializeToString()
@@ -119,14 +118,14 @@ def test_the_last_chunk_of_an_xai_stream_counts() -> None:
     # Searches of the provider's own: two of the web, one of X, in a packed list.
     last = {**chunk(12, 3), 6: {**usage(12), 9: b"\x01\x02\x01"}}
     found = wire.the_call(call(XAI, "/xai_api.Chat/GetCompletionChunk", ASKED, chunk(1), chunk(5), last))
-    assert (nonzero(found), found.usage.quality, found.streaming, found.error_type) == (TOKENS, E, True, "")
+    assert (nonzero(found), reported(found)[1], found.streaming, found.error_type) == (TOKENS, E, True, "")
     assert dict(found.usage.units) == {"web_searches": 2.0}
 
 
 @pytest.mark.parametrize("messages", [[chunk(1), chunk(5)], [chunk(1), {1: ID, 6: usage(5)}]])
 def test_an_xai_stream_that_is_cut_off_has_what_it_told_of(messages: list[dict[int, Any]]) -> None:
     found = wire.the_call(call(XAI, "/xai_api.Chat/GetCompletionChunk", ASKED, *messages, abort=True))
-    assert (nonzero(found), found.usage.quality) == ({**TOKENS, "output": 5}, P)
+    assert (nonzero(found), reported(found)[1]) == ({**TOKENS, "output": 5}, P)
     assert found.billable
 
 
@@ -146,7 +145,7 @@ def test_deferred_work_is_paid_for_where_it_is_found_done() -> None:
     [pending] = call(XAI, path.format("Get"), {1: "request"}, {2: 3})
     assert [begun, pending] == [Dropped("response_pending")] * 2
     done = wire.the_call(call(XAI, path.format("Get"), {1: "request"}, {2: 1, 1: answered()}))
-    assert (nonzero(done), done.usage.quality) == (TOKENS, E)
+    assert (nonzero(done), reported(done)[1]) == (TOKENS, E)
     failed = wire.the_call(call(XAI, path.format("Get"), {1: "request"}, {2: 4}))
     assert (failed.error_type, failed.billable) == ("failed", False)
 
@@ -161,7 +160,7 @@ def test_xai_images_are_paid_for_by_the_piece() -> None:
 def test_xai_embeddings_count_no_tokens() -> None:
     answer = {1: ID, 2: [{2: [{1: b"\0\0\0\0"}]}], 3: {1: 1}, 4: "embed-test"}
     found = wire.the_call(call(XAI, "/xai_api.Embedder/Embed", {1: [{1: "s"}], 2: "embed"}, answer))
-    assert (found.operation, found.response_model, found.usage.quality) == ("embeddings", "embed-test", U)
+    assert (found.operation, found.response_model, reported(found)[1]) == ("embeddings", "embed-test", U)
     assert found.billable
 
 
@@ -183,11 +182,18 @@ def test_an_error_is_in_the_trailers(messages: list[dict[int, Any]]) -> None:
     assert found.streaming
 
 
+def test_json_in_place_of_messages_is_not_read() -> None:
+    sent = wire.request(XAI, "/xai_api.Chat/GetCompletion", {"model": [], "service_tier": {}})
+    for answer in ({"choices": [7], "usage": {"prompt_tokens": []}}, [{"usage": 7}]):
+        found = wire.the_call(wire.read(sent, wire.response(answer), close=True))
+        assert (reported(found)[1], found.request_model) == (U, "")
+
+
 def test_a_damaged_message_is_told_and_not_read() -> None:
     damaged = {**answered(), 9: b"\x08\xff"}
     [outcome] = call(XAI, "/xai_api.Chat/GetCompletion", ASKED, damaged)
     assert isinstance(outcome, Recognised)
-    assert (outcome.anomalies, outcome.call.usage.quality) == (("malformed_protobuf",), U)
+    assert (outcome.anomalies, reported(outcome.call)[1]) == (("malformed_protobuf",), U)
 
 
 # -- Google
@@ -219,7 +225,7 @@ def test_ai_studio() -> None:
         found = wire.the_call(call(STUDIO, path.format(name), GEMINI, *messages))
         assert (found.provider, found.operation) == ("gcp.gemini", "generate_content")
         assert (found.request_model, found.response_model) == ("gemini-test", "gemini-test-001")
-        assert (nonzero(found), found.usage.quality) == (GEMINI_TOKENS, E)
+        assert (nonzero(found), reported(found)[1]) == (GEMINI_TOKENS, E)
         assert (found.streaming, list(found.finish_reasons)) == (bool(name), ["STOP"])
         assert b"secret" not in found.SerializeToString()
 
@@ -236,14 +242,14 @@ def test_vertex_ai(version: str) -> None:
     path = f"/google.cloud.aiplatform.{version}.PredictionService/StreamGenerateContent"
     found = wire.the_call(call(VERTEX, path, asked, vertex(1), vertex(20, 1)))
     assert (found.provider, found.request_model) == ("gcp.vertex_ai", "gemini-test")
-    assert (nonzero(found), found.usage.quality) == (GEMINI_TOKENS, E)
+    assert (nonzero(found), reported(found)[1]) == (GEMINI_TOKENS, E)
     assert (found.service_tier, found.streaming) == ("provisioned_throughput", True)
 
 
 def test_a_stream_of_google_that_is_cut_off() -> None:
     path = "/google.ai.generativelanguage.v1beta.GenerativeService/StreamGenerateContent"
     found = wire.the_call(call(STUDIO, path, GEMINI, studio(1), studio(7), abort=True))
-    assert (found.usage.tokens["output"], found.usage.quality, found.billable) == (7, P, True)
+    assert (found.usage.tokens["output"], reported(found)[1], found.billable) == (7, P, True)
 
 
 def test_embeddings_and_token_counts_of_google() -> None:
@@ -251,9 +257,9 @@ def test_embeddings_and_token_counts_of_google() -> None:
     embedded = wire.the_call(
         call(STUDIO, studio_path + "EmbedContent", {1: "models/embed", 2: {1: []}}, {1: {1: b"\0" * 8}})
     )
-    assert (embedded.operation, embedded.request_model, embedded.usage.quality) == ("embeddings", "embed", U)
+    assert (embedded.operation, embedded.request_model, reported(embedded)[1]) == ("embeddings", "embed", U)
     vertex_path = "/google.cloud.aiplatform.v1beta1.PredictionService/EmbedContent"
     told = wire.the_call(call(VERTEX, vertex_path, {1: "models/embed"}, {1: {}, 2: {1: 7, 3: 7}}))
-    assert (nonzero(told), told.usage.quality) == ({"input": 7}, E)
+    assert (nonzero(told), reported(told)[1]) == ({"input": 7}, E)
     [counted] = call(STUDIO, studio_path + "CountTokens", {1: "models/m"}, {1: 12})
     assert counted == Dropped("token_counting")

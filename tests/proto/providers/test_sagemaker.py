@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from tests.proto import wire
 from tests.proto.framing.test_eventstream import event
+from tests.proto.providers.reported import E, P, U, reported
 
 from mmproto.exchange import Dropped
 from mmproto.outcome import Outcome
-from mmproto.v1.usage_pb2 import Quality
 
-E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
 HOST = "runtime.sagemaker.us-east-1.amazonaws.com"
 PATH = "/endpoints/my-endpoint/invocations"
 
@@ -37,7 +36,7 @@ DETAILS = {"finish_reason": "length", "generated_tokens": 9, "prefill": []}
 def test_answers(answer: Any, tokens: dict[str, int], quality: int) -> None:
     call = wire.the_call(exchange(answer, {"inputs": "secret"}))
     assert (call.provider, call.billable, call.request_model) == ("aws.sagemaker", True, "")
-    assert (dict(call.usage.tokens), call.usage.quality) == (tokens, quality)
+    assert reported(call) == (tokens, quality)
     assert b"secret" not in call.SerializeToString()
 
 
@@ -63,7 +62,7 @@ def test_streams_are_cut_anywhere_into_frames(
         b"".join(parts), content_type="application/vnd.amazon.eventstream", framing="chunked", chunk=501
     )
     call = wire.the_call(exchange(body, wire.chat_request(), f"{PATH}-response-stream"))
-    assert (dict(call.usage.tokens), call.usage.quality) == (tokens, quality)
+    assert reported(call) == (tokens, quality)
     assert (call.streaming, call.error_type, call.billable) == (True, "", True)
 
 

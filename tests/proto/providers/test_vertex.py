@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from tests.proto import wire
+from tests.proto.providers.reported import E, P, U, reported
 
 from mmproto.exchange import Dropped
 from mmproto.outcome import Outcome
-from mmproto.v1.usage_pb2 import Quality
 
-E, P, U = Quality.QUALITY_EXACT, Quality.QUALITY_PARTIAL, Quality.QUALITY_UNKNOWN
 HOST = "europe-west4-aiplatform.googleapis.com"
 PUBLISHERS = "/v1/projects/p/locations/l/publishers"
 
@@ -100,13 +99,13 @@ def test_predictions(path: str, operation: str, answer: Any, expected: tuple[Any
     outcomes = exchange(f"{PUBLISHERS}/{path}", {"instances": [{"content": "secret"}]}, answer)
     call = wire.the_call(outcomes)
     assert (call.operation, call.billable, call.provider) == (operation, True, "gcp.vertex_ai")
-    assert (dict(call.usage.tokens), dict(call.usage.units), call.usage.quality) == expected
+    assert (dict(call.usage.tokens), dict(call.usage.units), reported(call)[1]) == expected
 
 
 def test_an_endpoint_of_the_users_own_is_a_call_where_it_takes_text() -> None:
     path = "/v1/projects/p/locations/l/endpoints/77:predict"
     call = wire.the_call(exchange(path, {"instances": [{"prompt": "secret"}]}, {"predictions": ["secret"]}))
-    assert (call.request_model, call.billable, call.usage.quality) == ("77", True, U)
+    assert (call.request_model, call.billable, reported(call)[1]) == ("77", True, U)
     [outcome] = exchange(path, {"instances": [{"age": 7, "income": 9}]}, {"predictions": [0.5]})
     assert outcome == Dropped("not_llm")
 
@@ -125,7 +124,7 @@ def test_a_stream_of_claude() -> None:
         wire.sse(wire.message_events(), names=True), content_type="text/event-stream", framing="chunked"
     )
     call = wire.the_call(exchange(path, {"messages": [], "stream": True}, body))
-    assert (call.streaming, dict(call.usage.tokens), call.usage.quality) == (
+    assert (call.streaming, dict(call.usage.tokens), reported(call)[1]) == (
         True,
         {"input": 21, "output": 34},
         E,

@@ -22,6 +22,7 @@ from mmsensor.daemon import Daemon, LoopOptions
 from mmsensor.emit.jsonl import JsonLinesSink
 from mmsensor.ledger import Account, Ledger
 from mmsensor.streams.events import Bytes, Gap, Opened, Sni, StreamEvent
+from tests.proto.http2_pair import Pair
 from tests.sensor.daemon.wire import NOW, Recording, Stream, key, request, response
 
 ID = "AbCdEfGhIjKlMnOpQrSt%03d"
@@ -121,8 +122,29 @@ def test_bad_neighbours_spoil_nothing(tmp_path: Path) -> None:
     complete = [call for call in bench.calls if "error_type" not in call]
     assert [call["response_id"] for call in complete] == [f"chatcmpl-{ID % 1}", f"chatcmpl-{ID % 4}"]
     cut = [call for call in bench.calls if "error_type" in call]
-    assert [call["usage"].get("input_tokens") for call in cut] == [None] * len(cut), "nothing is invented"
+    assert all(call["usage"]["quality"] != "EXACT" for call in cut), "what is not known is not called so"
     assert account.captured == 5
+
+
+def test_calls_over_http2_of_a_connection_that_was_open_before(tmp_path: Path) -> None:
+    pair = Pair()
+    for number in (1, 2, 3):
+        path = "/v1/chat/completions" if number == 2 else "/gateway/v1/chat/completions"
+        asked = pair.ask({"model": "gpt-test", "messages": []}, path=path)
+        answer = {"id": f"chatcmpl-{ID % number}", "object": "chat.completion", "model": "gpt-test"}
+        usage = {"prompt_tokens": 9, "completion_tokens": number, "total_tokens": 9 + number}
+        pair.answer(asked, {**answer, "choices": [], "usage": usage})
+        if number == 1:
+            seen = len(pair.steps)
+    stream = Stream(late=True)
+    stream.events.append(Sni(stream.key, "api.openai.com"))
+    for direction, data in pair.steps[seen:]:
+        (stream.write if direction is Direction.WRITE else stream.read)(data)
+    bench = Bench(tmp_path, [stream.close().events])
+    account = bench.run()
+    assert (account.emitted, account.dropped, account.failed) == (1, {}, {"hpack_unresolved": 1})
+    (call,) = bench.calls
+    assert (call["host"], call["usage"]["output_tokens"]) == ("api.openai.com", 2)
 
 
 def test_a_gap_is_counted_and_the_next_call_is_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 import struct
+import zlib
 
 from mmproto.reader import Direction
 from mmproto.score import http2
@@ -18,15 +19,16 @@ def write(record: Record, coding: str, rng: random.Random) -> list[Turn]:
     client, server = http2.Side(rng), http2.Side(rng)
     asked = _ensured(http2.request_headers(record), coding)
     answered = _ensured([(":status", str(record.status or 200)), *kept(record.response_headers)], coding)
-    sent = [message.data for message in record.messages if message.from_client] or _split(record.request_body)
+    sent = [message.data for message in record.messages if message.from_client]
     received = [message.data for message in record.messages if not message.from_client]
-    received = received or _split(record.response_body)
+    asked_body = _body(sent, record.request_body, coding, unfinished=False)
+    answered_body = _body(received, record.response_body, coding, unfinished=record.aborted)
     turns = [
         *http2.opening(),
         (Direction.WRITE, client.headers([*asked, ("te", "trailers")])),
-        (Direction.WRITE, client.data(b"".join(_prefixed(one, coding) for one in sent), end=True)),
+        (Direction.WRITE, client.data(asked_body, end=True)),
         (Direction.READ, http2.greeting() + server.headers(answered)),
-        (Direction.READ, server.data(b"".join(_prefixed(one, coding) for one in received), end=False)),
+        (Direction.READ, server.data(answered_body, end=False)),
     ]
     if not record.aborted:
         trailers = dict(record.trailers)
@@ -47,20 +49,31 @@ def _ensured(headers: list[tuple[str, str]], coding: str) -> list[tuple[str, str
     return [*named, ("grpc-encoding", "identity" if coding == IDENTITY else coding)]
 
 
-def _split(body: bytes) -> list[bytes]:
-    """The messages of a body; one that has no prefixes is a message itself."""
+def _body(messages: list[bytes], body: bytes, coding: str, *, unfinished: bool) -> bytes:
+    """Prefixed messages, made of the record's own or of what is in its body."""
+    rest = b""
+    if not messages:
+        messages, rest = _split(body)
+        if rest and not (unfinished and messages):
+            messages, rest = [body], b""  # it has no prefixes: it is a message itself
+    return b"".join(_prefixed(message, coding) for message in messages) + rest
+
+
+def _split(body: bytes) -> tuple[list[bytes], bytes]:
+    """The whole messages of a body, and what follows them and is none."""
     messages: list[bytes] = []
     position = 0
-    while position < len(body):
-        if len(body) - position < 5 or body[position] > 1:
-            return [body]
+    while len(body) - position >= 5 and body[position] <= 1:
         compressed, size = struct.unpack_from(">BI", body, position)
         piece = body[position + 5 : position + 5 + size]
         if len(piece) < size:
-            return [body]
-        messages.append(gzip.decompress(piece) if compressed else piece)
+            break
+        try:
+            messages.append(gzip.decompress(piece) if compressed else piece)
+        except (OSError, EOFError, zlib.error):
+            break
         position += 5 + size
-    return messages
+    return messages, body[position:]
 
 
 def _prefixed(message: bytes, coding: str) -> bytes:

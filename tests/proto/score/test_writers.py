@@ -106,6 +106,20 @@ def test_grpc_is_prefixed_messages_with_a_status_behind(seed: int) -> None:
     assert named(trailers.headers)["grpc-status"] == "0"
 
 
+def test_grpc_bodies_with_and_without_prefixes() -> None:
+    one, two = b"\0\0\0\0\x03abc", b"\0\0\0\0\x02de"
+
+    def written(body: bytes, *, unfinished: bool = False) -> bytes:
+        return grpc._body([], body, "identity", unfinished=unfinished)
+
+    assert written(one + two) == one + two
+    assert written(b"abc") == one
+    assert written(one + two[:6], unfinished=True) == one + two[:6]
+    assert written(b"\x01\0\0\0\x02no") == b"\0\0\0\0\x07\x01\0\0\0\x02no"
+    assert written(b"") == b""
+    assert grpc._body([b"abc", b"de"], b"", "identity", unfinished=False) == one + two
+
+
 @given(SEEDS, st.sampled_from(["identity", "deflate"]))
 def test_websocket_is_what_websockets_reads(seed: int, name: str) -> None:
     texts = ['{"type":"session.update"}', "x" * 300, "y" * 70_000, ""]

@@ -74,6 +74,8 @@ class Dialect(ABC):
     takes_bytes: ClassVar[bool] = False
     # Whether an answer may be no JSON at all: sound, an image, plain text.
     answers_bytes: ClassVar[bool] = False
+    # Whether what is asked and answered stands in the bodies as text, and could be estimated by it.
+    has_text: ClassVar[bool] = True
     # Whether an upgrade to WebSocket goes on in this exchange; then both directions are events.
     speaks_websocket: ClassVar[bool] = False
     request_tree: ClassVar[Tree] = REQUEST_TREE

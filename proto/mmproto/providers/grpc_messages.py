@@ -21,6 +21,7 @@ _OK: Final = "0"
 class GrpcCall(Dialect):
     """A call whose messages are protobuf."""
 
+    has_text: ClassVar[bool] = False
     request_fields: ClassVar[Table]
     response_fields: ClassVar[Table]
 

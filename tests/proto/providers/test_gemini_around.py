@@ -203,6 +203,16 @@ def test_each_turn_of_a_live_session_is_a_call(host: str, path: str) -> None:
     assert len({call.id for call in calls}) == 2
 
 
+def test_messages_in_binary_frames_are_json_all_the_same() -> None:
+    asked, answered = wire.upgrade(STUDIO, LIVE)
+    setup = wire.websocket({"setup": {"model": "models/gemini-live-1"}}, masked=True)
+    said = [wire.websocket(message) for message in ({"setupComplete": {}}, SPOKEN, turn(30, 20))]
+    binary = b"".join(b"\x82" + frame[1:] for frame in said)
+    outcomes = wire.read_turns([(asked, answered), (b"\x82" + setup[1:], binary)], close=True)
+    [call] = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]
+    assert (call.request_model, call.usage.tokens["output_audio"]) == ("gemini-live-1", 20)
+
+
 def test_a_turn_that_was_cut_off_is_not_forgotten() -> None:
     outcomes = live({"setupComplete": {}}, SPOKEN, turn(30, 20), SPOKEN)
     calls = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]

@@ -199,6 +199,10 @@ class BodyDecoder:
         """The decoded bytes of `data`, in pieces of at most MAX_PIECE (plain ones as they are)."""
         if self.problem:
             return
+        if self.is_plain:
+            if data:
+                yield data
+            return
         try:
             yield from self._through(0, data)
         except _Stop as stop:
@@ -223,11 +227,12 @@ class BodyDecoder:
     def _through(self, index: int, data: bytes) -> Iterator[bytes]:
         """`data` through the layers from `index` on."""
         if index == len(self._layers):
-            if data:
-                yield data
-            return
-        for piece in self._layers[index].feed(data):
-            yield from self._through(index + 1, piece)
+            yield data
+        elif index == len(self._layers) - 1:
+            yield from self._layers[index].feed(data)
+        else:
+            for piece in self._layers[index].feed(data):
+                yield from self._through(index + 1, piece)
 
 
 def _codings(content_encoding: str) -> list[str]:

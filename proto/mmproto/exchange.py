@@ -49,6 +49,8 @@ STREAM_INCOMPLETE: Final = "stream_incomplete"
 NO_RESPONSE_BODY: Final = "response_body_missing"
 # An exchange whose calls were its portions, each of them counted for itself.
 COUNTED_IN_PORTIONS: Final = "counted_in_portions"
+# In the place of a portion that was told.
+_TOLD: Final = Portion(Facts(), Measured())
 
 # Ends at which the observer knows that no provider worked: it never had a connection, or one that was closed
 # before the first byte of an answer, or the server said that it had not begun.
@@ -262,9 +264,10 @@ class Exchange:
         if dialect is None or self._portions_told == len(dialect.portions):
             return []
         start, self._portions_told = self._portions_told, len(dialect.portions)
+        told = dialect.portions[start:]
+        dialect.portions[start:] = [_TOLD] * len(told)  # a batch may have a hundred thousand
         return [
-            self._portion(dialect, portion, number, at_ns)
-            for number, portion in enumerate(dialect.portions[start:], start)
+            self._portion(dialect, portion, number, at_ns) for number, portion in enumerate(told, start)
         ]
 
     def end(self, at_ns: int) -> Outcome:

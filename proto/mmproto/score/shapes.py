@@ -40,6 +40,14 @@ _DIRECTIONS: Final = (
     "kind",
     "type",
 )
+_FROM_CLIENT: Final = ("from_client", "is_client", "client", "outgoing", "sent")
+_ENCODED: Final = (
+    ("encoding", "base64"),
+    ("opcode", 2),
+    ("opcode", "binary"),
+    ("type", "binary"),
+    ("binary", True),
+)
 _TEXTS: Final = (
     "text",
     "data",
@@ -128,10 +136,14 @@ def _message(item: Any, side: bool | None, *, encoded: bool) -> Message | None:
     if not isinstance(item, Mapping):
         return None
     stated = next((found for name in _DIRECTIONS if (found := _side(item.get(name))) is not None), None)
+    if stated is None:
+        stated = next((item[name] for name in _FROM_CLIENT if isinstance(item.get(name), bool)), None)
     for name in _PAYLOADS if stated is not None or side is not None else ():
         # A bare event of the protocol may itself have members of these names, but it also has a type.
         if item.get(name) is not None and (stated is not None or "type" not in item):
-            is_encoded = encoded or name.endswith(_BASE64) or item.get("encoding") == "base64"
+            is_encoded = (
+                encoded or name.endswith(_BASE64) or any(item.get(key) == as_ for key, as_ in _ENCODED)
+            )
             return _made(side if stated is None else stated, item[name], encoded=is_encoded)
     if len(item) == 1:  # {"sent": ...}
         [(name, value)] = item.items()

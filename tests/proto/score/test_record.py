@@ -61,6 +61,7 @@ def test_the_address_may_be_a_url() -> None:
         session(websocket={"frames": [["->", HELLO], ["<-", DONE]]})
         | {"websocket": None, "frames": [["->", HELLO], ["<-", DONE]]},
         session(sent=[HELLO], received=[DONE]),
+        session(frames=[{"from_client": True, "data": HELLO}, {"from_client": False, "data": DONE}]),
         session(request__messages=[HELLO], response__messages=[DONE]),
         session(request__events=[HELLO], response__events=[{"text": json.dumps(DONE)}]),
         session(
@@ -123,8 +124,8 @@ def test_calls_of_grpc(by: str) -> None:
 
 def test_binary_messages_stay_binary() -> None:
     audio = {"direction": "client", "base64": base64.b64encode(b"\x00\x01").decode()}
-    [message] = record(session(frames=[audio])).messages
-    assert message == Message(True, b"\x00\x01", False)
+    frame = {"direction": "client", "opcode": 2, "data": audio["base64"]}
+    assert record(session(frames=[audio, frame])).messages == (Message(True, b"\x00\x01", False),) * 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.providers.dialect import Asked, Dialect
 from mmproto.providers.facts import Measured, text
 from mmproto.providers.gemini_usage import RunningUsage
-from mmproto.providers.openai_responses import RESPONSE_PENDING, RETRIEVAL
+from mmproto.providers.reasons import RESPONSE_PENDING, RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 _INTERACTION: Final[Tree] = {

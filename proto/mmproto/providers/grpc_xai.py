@@ -16,9 +16,9 @@ from mmproto.providers.dialect import Asked, Dialect
 from mmproto.providers.facts import Measured, text
 from mmproto.providers.grpc_messages import GrpcCall
 from mmproto.providers.openai_chat import OpenAIChat
-from mmproto.providers.openai_responses import RESPONSE_PENDING, RETRIEVAL
 from mmproto.providers.protobuf_wire import Table, integer, integers, message, present
 from mmproto.providers.protobuf_wire import text as string
+from mmproto.providers.reasons import RESPONSE_PENDING, RETRIEVAL
 from mmproto.providers.route import Route
 from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 

@@ -14,6 +14,7 @@ from mmproto.framing.jsonpick import VALUE, Tree
 from mmproto.providers import openai_usage
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import RESPONSE_PENDING, RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 _TREE: Final[Tree] = {
@@ -34,8 +35,6 @@ _TELLING: Final = frozenset(
     {f"{_RUN}.{state}" for state in ("created", "queued", "in_progress", "requires_action", *_ENDED)}
     | {"error", "done"}
 )
-RETRIEVAL: Final = "retrieval"
-RESPONSE_PENDING: Final = "response_pending"
 
 
 class OpenAIAssistantRun(Dialect):

@@ -21,11 +21,10 @@ from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
 from mmproto.providers.openai_embeddings import OpenAIEmbeddings
 from mmproto.providers.openai_images import OpenAIImages
 from mmproto.providers.openai_responses import OpenAIResponses
+from mmproto.providers.reasons import PREPARATION, RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 BATCH: Final = "batch"
-PREPARATION: Final = "preparation"
-RETRIEVAL: Final = "retrieval"
 
 # Whatever endpoint a batch was for.
 _BODY: Final[Tree] = {

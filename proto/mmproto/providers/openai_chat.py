@@ -17,6 +17,7 @@ from mmproto.framing.jsonpick import EVERY, VALUE, Tree
 from mmproto.providers import cost, openai_usage, plans
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Facts, Measured, Portion, text
+from mmproto.providers.reasons import RETRIEVAL
 from mmproto.providers.route import GET, Route
 from mmproto.v1.usage_pb2 import QUALITY_PARTIAL
 
@@ -34,7 +35,6 @@ TREE: Final[Tree] = {
     "x_groq": {"id": VALUE, "usage": VALUE, "usage_breakdown": VALUE, "error": VALUE},
     "choices": {EVERY: {"index": VALUE, "finish_reason": VALUE, "usage": VALUE}},
 }
-RETRIEVAL: Final = "retrieval"
 
 
 class OpenAIChat(Dialect):

@@ -13,10 +13,8 @@ from typing import Any, ClassVar, Final
 from mmproto.framing.jsonpick import VALUE, Tree
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Measured
+from mmproto.providers.reasons import PREPARATION, TOKEN_COUNTING
 from mmproto.providers.route import Route
-
-TOKEN_COUNTING: Final = "token_counting"  # noqa: S105  # a reason, not a secret
-PREPARATION: Final = "preparation"
 
 _TREE: Final[Tree] = {"error": VALUE, "code": VALUE}
 

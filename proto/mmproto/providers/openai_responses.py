@@ -17,6 +17,7 @@ from mmproto.providers import cost, openai_usage, plans
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Facts, Measured, Portion, text
+from mmproto.providers.reasons import RESPONSE_PENDING, RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 TREE: Final[Tree] = {
@@ -38,8 +39,6 @@ TREE: Final[Tree] = {
 LAST_EVENTS: Final = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _TELLING: Final = frozenset({*LAST_EVENTS, "response.created", "response.queued", "error"})
 _PENDING: Final = frozenset({"queued", "in_progress"})
-RETRIEVAL: Final = "retrieval"
-RESPONSE_PENDING: Final = "response_pending"
 
 
 class OpenAIResponses(Dialect):

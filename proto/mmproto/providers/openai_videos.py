@@ -12,6 +12,7 @@ from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.providers import cost
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 _TREE: Final[Tree] = {
@@ -58,5 +59,5 @@ class OpenAIVideos(Dialect):
 _MAKERS: Final = frozenset({"openai", "azure.ai.openai", "x_ai"})
 ROUTES: Final = (
     Route(r".*/videos(/(generations|edits|extensions)|/[^/]+/remix)?", OpenAIVideos, providers=_MAKERS),
-    Route(r".*/videos(/.*)?", OpenAIVideos, methods=GET, providers=_MAKERS, free="retrieval"),
+    Route(r".*/videos(/.*)?", OpenAIVideos, methods=GET, providers=_MAKERS, free=RETRIEVAL),
 )

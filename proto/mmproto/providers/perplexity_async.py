@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Final
 from mmproto.framing.jsonpick import VALUE, Tree
 from mmproto.providers.dialect import REQUEST_TREE
 from mmproto.providers.openai_chat import TREE, OpenAIChat
+from mmproto.providers.reasons import RESPONSE_PENDING
 from mmproto.providers.route import GET, POST, Route
 
 _JOB: Final[Tree] = {"id": VALUE, "model": VALUE, "status": VALUE, "response": TREE, "error": VALUE}
-RESPONSE_PENDING: Final = "response_pending"
 
 
 class PerplexityAsync(OpenAIChat):

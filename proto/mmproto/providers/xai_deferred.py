@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import PRESENT, Tree
 from mmproto.providers.openai_chat import TREE, OpenAIChat
+from mmproto.providers.reasons import RESPONSE_PENDING
 from mmproto.providers.route import GET, Route
 
-RESPONSE_PENDING: Final = "response_pending"
 _ACCEPTED: Final = 202
 
 

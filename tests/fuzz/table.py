@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import archives, conversations, documents, exchanges, framings
+from tests.fuzz import archives, conversations, documents, exchanges, framings, messages
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -11,4 +11,5 @@ TARGETS: dict[str, Target] = {
     **conversations.TARGETS,
     **exchanges.TARGETS,
     **archives.TARGETS,
+    **messages.TARGETS,
 }

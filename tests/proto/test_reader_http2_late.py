@@ -6,11 +6,12 @@ import gzip
 import random
 from collections.abc import Iterable
 
+import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.proto import wire
-from tests.proto.http2_pair import READ, WRITE, Pair, Step, reframed
+from tests.proto.http2_pair import READ, WRITE, Pair, Step, frame, reframed
 from tests.proto.test_reader_http2 import SSE, names, plain, run
 
 from mmproto.exchange import Dropped, Failed, Outcome, Recognised
@@ -273,6 +274,22 @@ def test_a_status_that_is_unknown() -> None:
     assert isinstance(outcome, Recognised)
     assert outcome.call.error_type == "hpack_unresolved"
     assert not outcome.call.HasField("http_status")
+
+
+def test_trailers_after_a_head_that_was_in_a_gap() -> None:
+    pair = Pair()
+    stream = pair.ask(wire.chat_request())
+    reader = ConnectionReader(wire.RULES, "c")
+    for direction, data in pair.steps:
+        reader.feed(direction, data, 1)
+    reader.gap(READ, 500, 1)
+    # Found by the frames that follow it.
+    trailers = hpack.Encoder().encode([("x-done", "1")])
+    rest = frame(1, 5, trailers, stream=stream) + frame(6, 0, b"12345678") * 2
+    [outcome] = reader.feed(READ, rest, 1)
+    assert isinstance(outcome, Recognised)
+    assert outcome.call.error_type == "capture_gap"
+    assert outcome.call.billable
 
 
 def test_a_stream_whose_end_was_in_a_gap_is_not_waited_for_for_ever() -> None:

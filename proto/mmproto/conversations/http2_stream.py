@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mmproto.conversations.connection import UPGRADED, finish
+from mmproto.conversations.connection import GAP, UPGRADED, finish
 from mmproto.exchange import Exchange, Failed, Outcome, Recognised, RequestHead, ResponseHead
 from mmproto.framing.http1 import Headers
 from mmproto.framing.http2 import Block
@@ -88,9 +88,11 @@ class Stream:
         """The final response begins."""
         self.is_responding = True
         self.unresolved += block.unresolved
-        self.problem = "" if _STATUS.fullmatch(pseudo.status) else UNRESOLVED
-        if self.problem:
+        if not _STATUS.fullmatch(pseudo.status):
+            # Without unknown fields these are trailers, and the head was in a hole.
+            self.problem = UNRESOLVED if block.unresolved else GAP
             return
+        self.problem = ""
         status = int(pseudo.status)
         switches = self._tunnel and status == _OK
         head = ResponseHead(_SWITCHING if switches else status, pseudo.headers)

@@ -11,6 +11,7 @@ Sources: ai.google.dev/api/generate-content, cloud.google.com/vertex-ai/generati
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -77,8 +78,8 @@ class GeminiGenerate(Dialect):
         self._usage = RunningUsage()
         self._blocked = False
         self._searches: set[int] = set()
-        # The last chunk that tells no more than the usage so far: read only if nothing better comes.
-        self._held: Event | None = None
+        # The last chunks that tell no more than the usage so far, the last of which the end may have cut.
+        self._held: deque[Event] = deque(maxlen=2)
         streams = asked.path.rpartition(":")[2].startswith("stream")
         self.facts.stream_requested = self.facts.streamed = streams
 
@@ -112,16 +113,15 @@ class GeminiGenerate(Dialect):
     def read_event(self, event: Event) -> None:
         """Takes a chunk. Each repeats the usage so far: reading all of them would be most of the work."""
         if event.last and self.facts.response_id and self._large is None and not _decides(event.data):
-            if self._held is None or _ANSWERED in event.data:
-                self._held = event
+            if not self._held or _ANSWERED in event.data:
+                self._held.append(event)
             return
         self._read_held()
         super().read_event(event)
 
     def _read_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            super().read_event(held)
+        while self._held:
+            super().read_event(self._held.popleft())
 
     def take_event(self, name: str, document: dict[str, Any]) -> None:
         """Takes a chunk, a whole answer, or an error."""

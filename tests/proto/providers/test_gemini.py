@@ -286,6 +286,23 @@ def test_a_stream_cut_off_has_what_it_told_of_and_is_not_exact(kind: str) -> Non
     assert (call.streaming, call.billable, call.error_type) == (True, True, "stream_incomplete")
 
 
+@pytest.mark.parametrize("lost", range(1, 400, 7))
+def test_wherever_a_stream_is_cut_off_the_last_whole_chunk_counts(lost: int) -> None:
+    chunks = [
+        answer({"promptTokenCount": 8, "candidatesTokenCount": n * 10, "totalTokenCount": 8 + n * 10}, None)
+        for n in range(1, 5)
+    ]
+    body = wire.sse(chunks)
+    whole = body[:-lost].count(b"\n\n")
+    # All but the blank line of an event is the whole event.
+    whole += body[:-lost].rpartition(b"\n\n")[2].rstrip().endswith(b'"totalTokenCount":48}}')
+    received = wire.response(body[:-lost], content_type="text/event-stream", framing="close")
+    call = ask(received, "streamGenerateContent").call
+    tokens, quality = reported(call)
+    assert call.usage.tokens["output"] == whole * 10 if whole else not tokens
+    assert quality != E
+
+
 def test_a_count_that_the_last_chunk_drops_is_kept_and_flagged() -> None:
     chunks = [
         answer({"promptTokenCount": 8, "candidatesTokenCount": 21, "totalTokenCount": 29}, None),

@@ -157,4 +157,5 @@ ROUTES: Final = (
     Route(r".*/deployments/(?P<deployment>[^/]+)/audio/speech", OpenAISpeech),
     Route(r".*/audio/(transcriptions|translations)", OpenAITranscription),
     Route(r".*/audio/speech", OpenAISpeech),
+    Route(r".*/audio/generations", OpenAISpeech, providers=frozenset({"together"})),
 )

@@ -58,6 +58,10 @@ class OpenAIVideos(Dialect):
 
 _MAKERS: Final = frozenset({"openai", "azure.ai.openai", "x_ai"})
 ROUTES: Final = (
-    Route(r".*/videos(/(generations|edits|extensions)|/[^/]+/remix)?", OpenAIVideos, providers=_MAKERS),
-    Route(r".*/videos(/.*)?", OpenAIVideos, methods=GET, providers=_MAKERS, free=RETRIEVAL),
+    Route(
+        r".*/videos?(/(generations(/jobs)?|edits|extensions)|/[^/]+/remix)?",
+        OpenAIVideos,
+        providers=_MAKERS,
+    ),
+    Route(r".*/videos?(/.*)?", OpenAIVideos, methods=GET, providers=_MAKERS, free=RETRIEVAL),
 )

@@ -381,6 +381,24 @@ def test_voyage_counts_images_as_tokens() -> None:
     assert (dict(call.usage.tokens), call.operation) == ({"input": 12, "input_image": 3571}, "embeddings")
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_deepinfra_by_its_own_api(streaming: bool) -> None:
+    status = {"status": "succeeded", "tokens_input": 9, "tokens_generated": 20, "cost": 0.0000087}
+    last = {"request_id": "RqAbCdEf0123456789xyz", "inference_status": status}
+    pieces: list[Any] = [{"token": {"text": "secret"}, "inference_status": None}] * 3
+    answer = {"results": [{"generated_text": "secret"}], **last}
+    body = (
+        wire.response(wire.sse([*pieces, last]), content_type="text/event-stream")
+        if streaming
+        else wire.response(answer)
+    )
+    sent = wire.request("api.deepinfra.com", "/v1/inference/meta/llama-test", {"input": "secret"})
+    call = wire.the_call(wire.read(sent, body))
+    assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 9, "output": 20}, E)
+    assert (call.request_model, call.reported_cost_nano_usd) == ("meta/llama-test", 8_700)
+    assert (call.streaming, call.error_type) == (streaming, "")
+
+
 SDK_USAGES: list[tuple[dict[str, Any], dict[str, int]]] = [
     (
         {

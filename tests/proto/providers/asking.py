@@ -10,6 +10,7 @@ from tests.proto import wire
 from mmproto.callform import call_to_json
 from mmproto.outcome import Dropped, Failed, Outcome, Recognised
 from mmproto.v1.call_pb2 import Call
+from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_PARTIAL, QUALITY_UNKNOWN
 
 STEP: Final = 13
 NDJSON: Final = "application/x-ndjson"
@@ -56,10 +57,24 @@ def plain(outcome: Outcome) -> Any:
 
 
 def calls(*args: Any, **options: Any) -> list[Call]:
-    """The calls of an exchange that was nothing else."""
+    """The calls of an exchange that was nothing else, with what was reported."""
     found = outcomes(*args, **options)
     assert all(isinstance(outcome, Recognised) for outcome in found), found
-    return [outcome.call for outcome in found if isinstance(outcome, Recognised)]
+    return [without_estimates(outcome.call) for outcome in found if isinstance(outcome, Recognised)]
+
+
+def without_estimates(call: Call) -> Call:
+    """The call with the usage that its provider reported, without what was estimated in its place."""
+    made = Call()
+    made.CopyFrom(call)
+    usage = made.usage
+    for bucket in usage.estimated:
+        usage.tokens.pop(bucket, None)
+        usage.units.pop(bucket, None)
+    if usage.quality == QUALITY_ESTIMATED:
+        usage.quality = QUALITY_PARTIAL if usage.tokens or usage.units else QUALITY_UNKNOWN
+    usage.ClearField("estimated")
+    return made
 
 
 def call(*args: Any, **options: Any) -> Call:

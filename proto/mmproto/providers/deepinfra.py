@@ -30,14 +30,13 @@ _TREE: Final[Tree] = {
 class DeepInfraInference(Dialect):
     """POST /v1/inference/MODEL"""
 
-    operation: ClassVar[str] = "text_completion"
+    operation: str = "text_completion"  # type: ignore[misc]  # each model has its own
     flavour: ClassVar[str] = "deepinfra"
     request_tree: ClassVar[Tree] = {**REQUEST_TREE, "inputs": PRESENT}
     response_tree: ClassVar[Tree] = _TREE
     event_tree: ClassVar[Tree] = _TREE
 
     _status: Any = None
-    _embeddings: bool = False
 
     def read_response(self, document: Any) -> None:
         """Takes an answer, the last event of a stream, or an error."""
@@ -45,7 +44,8 @@ class DeepInfraInference(Dialect):
             return
         facts = self.facts
         facts.response_id = text(document.get("request_id")) or facts.response_id
-        self._embeddings = "embeddings" in document
+        if "embeddings" in document:
+            self.operation = "embeddings"
         status = document.get("inference_status")
         if isinstance(status, dict):
             self._status = status
@@ -62,7 +62,7 @@ class DeepInfraInference(Dialect):
         """The tokens of the status; none of a model that has none."""
         counts = Counts(self.facts)
         found = {"input": counts.get(self._status, "tokens_input")}
-        if not self._embeddings:
+        if self.operation != "embeddings":
             found["output"] = counts.get(self._status, "tokens_generated")
         tokens = {bucket: count for bucket, count in found.items() if count is not None}
         if not tokens:

@@ -99,7 +99,7 @@ def test_a_call_is_read_for_each_request_that_is_seen_whole() -> None:
             assert len(check(run(steps[begin:], [1 << 30], late=True))) >= asked - 1, data
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(st.data())
 def test_joined_late_in_any_frames_and_splits(data: st.DataObject) -> None:
     steps = conversation(indexed=data.draw(st.booleans()), seed=data.draw(st.integers(0, 1 << 30)))
@@ -141,7 +141,7 @@ def test_a_gap_at_every_offset(size: int, indexed: bool) -> None:
         assert outcomes
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_gaps_never_make_a_number_wrong(data: st.DataObject) -> None:
     steps = conversation(indexed=data.draw(st.booleans()), seed=data.draw(st.integers(0, 1 << 30)))

@@ -1,8 +1,9 @@
 """Anthropic messages: stream usage is laid over, field by field; the passes of other models are portions.
 
-A stream opens with `message_start`, which has the exact input and a placeholder of 1 to 8 output tokens, and
-closes with `message_delta`, which has the final numbers of whatever changed. The delta's fields replace the
-start's, they are not added; the placeholder is never reported as output.
+A stream opens with `message_start`, which has the exact input and a placeholder of 1 to 8 output tokens,
+and closes with `message_delta`, which has the final numbers of whatever changed. The delta's fields replace
+the start's, they are not added; the placeholder is never reported as output, nor is what a delta without a
+reason to stop has counted so far.
 
 `speed: fast` is a tier with a price of its own, whatever `service_tier` says beside it. Searches of the web
 are a unit; fetches cost nothing but their tokens. `inference_geo` has no bucket: no catalogue has rates by
@@ -62,7 +63,8 @@ class AnthropicMessages(Dialect):
     }
 
     _usage: Mapping[str, Any] | None = None
-    _final: bool = False  # the output count is the last one, not the placeholder
+    _counted: bool = False  # the output count is no placeholder any more, but perhaps still growing
+    _final: bool = False  # it is the last one
     _on_plan: bool = False  # a subscription pays
 
     def read_request(self, document: Any) -> None:
@@ -104,12 +106,14 @@ class AnthropicMessages(Dialect):
             self._take_usage(document.get("usage"))
             usage = document.get("usage")
             if isinstance(usage, dict) and usage.get("output_tokens") is not None:
-                self._final = True
+                self._counted = True
             delta = document.get("delta")
             if isinstance(delta, dict):
                 self._take_stop(delta.get("stop_reason"))
+            self._final = self._counted and bool(self.facts.finish_reasons)
         elif kind == "message_stop":
             self.facts.terminated = True
+            self._final = self._counted
         elif kind == "error" or document.get("error"):
             self.take_error(document.get("error"))
             self.facts.terminated = True

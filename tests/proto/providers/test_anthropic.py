@@ -230,6 +230,21 @@ def test_a_stream_cut_off_has_its_input_and_no_output(kept: int) -> None:
     assert (call.billable, call.error_type) == (True, "stream_incomplete")
 
 
+@pytest.mark.parametrize(("more", "tokens"), [(False, {"input": 21}), (True, {"input": 21, "output": 34})])
+def test_a_count_that_may_still_grow_is_none(more: bool, tokens: dict[str, int]) -> None:
+    events = wire.message_events()
+    running = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 9}}
+    call = stream([*events[:4], running, *(events[4:] if more else [])], framing="close").call
+    assert dict(call.usage.tokens) == tokens
+
+
+def test_a_stream_that_ends_without_a_reason_has_ended() -> None:
+    events = wire.message_events()
+    events[-2]["delta"] = {}
+    call = stream(events).call
+    assert (dict(call.usage.tokens), call.usage.quality) == ({"input": 21, "output": 34}, E)
+
+
 def test_an_error_inside_a_stream() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "m"}}
     call = stream([*wire.message_events()[:4], error]).call

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.proto.score.records import chat, record
 
+from mmproto.score.folder import EVERY_FRAMING
 from mmproto.score.record import Record, UnreadableRecord, read_folder, read_record
+from mmproto.score.scoring import score
 from mmproto.score.shapes import Message
 
 HELLO = {"type": "session.update"}
@@ -173,14 +175,28 @@ def test_what_cannot_be_read_says_why(document: Any, reason: str) -> None:
         read_record(document, "unnamed")
 
 
+_NAMES = [
+    "status",
+    "headers",
+    "body",
+    "body_b64",
+    "path",
+    "host",
+    "method",
+    "frames",
+    "text",
+    "provider",
+    "alt",
+    "quirks",
+    "input_tokens",
+    "trailers",
+]
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["status", "headers", "body", "path", "host", "frames", "text", "provider", "alt", "quirks"]
-            ),
+            st.sampled_from(_NAMES),
             inner,
             max_size=4,
         )
@@ -189,12 +205,25 @@ _JSON = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({"request": _JSON, "response": _JSON, "expected": _JSON}), _JSON)
-def test_no_document_breaks_the_reading(document: dict[str, Any], frames: Any) -> None:
+_PART = st.dictionaries(st.sampled_from(_NAMES), _JSON, max_size=5)
+
+
+@given(_PART, _PART, _PART, _JSON)
+def test_no_document_breaks_the_scoring(
+    asked: dict[str, Any], answered: dict[str, Any], expected: dict[str, Any], frames: Any
+) -> None:
+    document = {
+        "request": {"path": "/v1/chat/completions", "host": "api.openai.com"} | asked,
+        "response": answered,
+        "expected": {"provider": "openai"} | expected,
+        "frames": frames,
+    }
     try:
-        assert isinstance(read_record(document | {"frames": frames}, "unnamed"), Record)
+        read = read_record(document, "unnamed")
     except UnreadableRecord as error:
         assert str(error)
+    else:
+        assert score(read, EVERY_FRAMING, frozenset({"identity", "gzip"}), 0) is not None
 
 
 def test_a_folder_is_read_in_order_and_named(tmp_path: Path) -> None:

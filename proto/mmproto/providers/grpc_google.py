@@ -10,6 +10,7 @@ google-ai-generativelanguage and google-cloud-aiplatform.
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Final
 
 from mmproto.providers.dialect import Asked
@@ -18,9 +19,10 @@ from mmproto.providers.gemini import GeminiGenerate
 from mmproto.providers.gemini_batches import GeminiTokenCount
 from mmproto.providers.gemini_embeddings import GeminiEmbeddings
 from mmproto.providers.grpc_messages import GrpcCall
-from mmproto.providers.protobuf_wire import Table, integer, message, present
+from mmproto.providers.protobuf_wire import Table, double, integer, message, present
 from mmproto.providers.protobuf_wire import text as string
 from mmproto.providers.route import Route
+from mmproto.providers.vertex_predict import VertexEmbeddings, VertexPredict
 
 _MODALITY: Final[Table] = {1: integer("modality"), 2: integer("tokenCount")}
 
@@ -55,6 +57,19 @@ _VERTEX_USAGE: Final = {
     **_usage(cached=5, tool_use=13, thoughts=14, details=(9, 10, 11, 12)),
     8: integer("trafficType"),
 }
+# `google.protobuf.Value` down to the count: predictions[].embeddings.statistics.token_count.
+_NUMBER: Final[Table] = {2: double("number")}
+
+
+def _object(values: Table) -> Table:
+    """A Value that is an object with such values."""
+    entry = message("fields", {1: string("key"), 2: message("value", values)}, repeated=True)
+    return {**_NUMBER, 5: message("struct", {1: entry})}
+
+
+_VALUE: Final = _object(_object(_object(_NUMBER)))
+_EMBEDS: Final = re.compile("embedding|gecko")
+
 _FEEDBACK: Final = message("promptFeedback", {1: integer("blockReason")})
 
 
@@ -140,6 +155,34 @@ class VertexCountCall(GeminiCountCall):
     request_fields: ClassVar[Table] = {3: string("model")}
 
 
+class VertexPredictCall(GrpcCall, VertexEmbeddings):
+    """/google.cloud.aiplatform.v1.PredictionService/Predict, whose values are `google.protobuf.Value`s"""
+
+    operation: str = "embeddings"  # type: ignore[misc]  # the path does not tell, the name of the model does
+    request_fields: ClassVar[Table] = {1: string("endpoint"), 2: present("instances")}
+    response_fields: ClassVar[Table] = {1: message("predictions", _VALUE, repeated=True)}
+
+    def take_request(self, document: dict[str, Any]) -> None:
+        """Takes the model, which is the end of the endpoint's name."""
+        self.facts.request_model = text(document.get("endpoint")).rpartition("/")[2]
+        if _EMBEDS.search(self.facts.request_model) is None:
+            self.operation = VertexPredict.operation
+
+    def take_event(self, name: str, document: dict[str, Any]) -> None:
+        """Takes predictions."""
+        self.facts.terminated = True
+        predictions = [_struct(one) for one in document.get("predictions", ())]
+        self._answer = {"predictions": predictions}
+
+
+def _struct(value: dict[str, Any]) -> Any:
+    """A `google.protobuf.Value` that was read by `_VALUE`, as JSON has it."""
+    if "number" in value:
+        return value["number"]
+    fields = value.get("struct", {}).get("fields", ())
+    return {field.get("key", ""): _struct(field.get("value", {})) for field in fields}
+
+
 def _last_name(document: dict[str, Any]) -> str:
     """The model alone, out of `projects/P/locations/L/publishers/google/models/M` or `models/M`."""
     return text(document.get("model")).rpartition("/")[2]
@@ -148,10 +191,11 @@ def _last_name(document: dict[str, Any]) -> str:
 _STUDIO: Final = r".*/google\.ai\.generativelanguage\.v\w+\.GenerativeService"
 _VERTEX: Final = r".*/google\.cloud\.aiplatform\.v\w+\.PredictionService"
 ROUTES: Final = (
-    Route(rf"{_STUDIO}/(?:Stream)?GenerateContent", GeminiCall),
+    Route(rf"{_STUDIO}/(?:GenerateContent|StreamGenerateContent|GenerateAnswer)", GeminiCall),
     Route(rf"{_VERTEX}/(?:Stream)?GenerateContent", VertexCall),
     Route(rf"{_STUDIO}/(?:EmbedContent|BatchEmbedContents)", GeminiEmbedCall),
     Route(rf"{_VERTEX}/EmbedContent", VertexEmbedCall),
+    Route(rf"{_VERTEX}/Predict", VertexPredictCall),
     Route(rf"{_STUDIO}/CountTokens", GeminiCountCall, free="token_counting"),
     Route(rf"{_VERTEX}/CountTokens", VertexCountCall, free="token_counting"),
 )

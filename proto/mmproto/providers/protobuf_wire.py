@@ -14,6 +14,7 @@ Source: protobuf.dev/programming-guides/encoding.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
@@ -27,13 +28,16 @@ _UINT64: Final = (1 << 64) - 1
 # Wire types.
 _VARINT: Final = 0
 _BYTES: Final = 2
-_FIXED: Final[Mapping[int, int]] = {1: 8, 5: 4}  # wire type: bytes
+_FIXED64: Final = 1
+_FIXED: Final[Mapping[int, int]] = {_FIXED64: 8, 5: 4}  # wire type: bytes
+_DOUBLE: Final = struct.Struct("<d")
 
 
 class Kind(Enum):
     """What a wanted field holds."""
 
-    INT = auto()  # int32, int64, bool, enum; fixed sizes and floats are not read
+    INT = auto()  # int32, int64, bool, enum
+    DOUBLE = auto()
     INTS = auto()  # a list of such, packed or not
     TEXT = auto()
     PRESENT = auto()  # only that it is there
@@ -55,6 +59,11 @@ Table = Mapping[int, Field]
 def integer(name: str) -> Field:
     """A number, a boolean or an enum."""
     return Field(name, Kind.INT)
+
+
+def double(name: str) -> Field:
+    """A floating-point number of 64 bits."""
+    return Field(name, Kind.DOUBLE)
 
 
 def integers(name: str) -> Field:
@@ -141,9 +150,13 @@ class MessageReader:
             return end - at
         if wire_type not in _FIXED:
             raise _Damage
-        self._skip = _FIXED[wire_type]
-        self._must_hold(after_key - at + self._skip)
-        return after_key - at
+        end = after_key + _FIXED[wire_type]
+        self._must_hold(end - at)
+        if end > len(data):
+            raise _MissingBytes
+        if wire_type == _FIXED64 and field is not None and field.kind is Kind.DOUBLE:
+            self._put(field, _DOUBLE.unpack_from(data, after_key)[0])
+        return end - at
 
     def _read_bytes(self, field: Field | None, data: bytes, at: int, start: int, size: int) -> int:
         """A field with `size` bytes from `start` on: a text, a message or something unwanted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -31,7 +32,9 @@ def proto(fields: dict[int, Any]) -> bytes:
     encoded = b""
     for number, value in fields.items():
         for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, int):
+            if isinstance(one, float):
+                encoded += varint(number << 3 | 1) + struct.pack("<d", one)
+            elif isinstance(one, int):
                 encoded += varint(number << 3) + varint(one)
             else:
                 data = one.encode() if isinstance(one, str) else proto(one) if isinstance(one, dict) else one
@@ -263,3 +266,29 @@ def test_embeddings_and_token_counts_of_google() -> None:
     assert (nonzero(told), reported(told)[1]) == ({"input": 7}, E)
     [counted] = call(STUDIO, studio_path + "CountTokens", {1: "models/m"}, {1: 12})
     assert counted == Dropped("token_counting")
+
+
+def value(given: Any) -> dict[int, Any]:
+    """A `google.protobuf.Value`, as it is written."""
+    if isinstance(given, dict):
+        return {5: {1: [{1: name, 2: value(one)} for name, one in given.items()]}}
+    if isinstance(given, list):
+        return {6: {1: [value(one) for one in given]}}
+    return {2: given}
+
+
+def test_predictions_of_vertex_ai_count_their_inputs() -> None:
+    path = "/google.cloud.aiplatform.v1.PredictionService/Predict"
+    asked = {
+        1: "projects/p/locations/l/publishers/google/models/text-embedding-9",
+        2: [value({"content": 1.0})],
+    }
+    told = [
+        {"embeddings": {"values": [0.5, -1.0], "statistics": {"truncated": 0.0, "token_count": n}}}
+        for n in (7.0, 5.0)
+    ]
+    found = wire.the_call(call(VERTEX, path, asked, {1: [value(one) for one in told], 3: "m"}))
+    assert (found.operation, found.request_model) == ("embeddings", "text-embedding-9")
+    assert (nonzero(found), reported(found)[1]) == ({"input": 12}, E)
+    other = wire.the_call(call(VERTEX, path, {1: "x/endpoints/7"}, {1: [value({"label": 1.0})]}))
+    assert (other.operation, reported(other)[1]) == ("text_completion", U)

@@ -16,6 +16,7 @@ from mmproto.providers.protobuf_wire import (
     MessageReader,
     Table,
     decode,
+    double,
     integer,
     integers,
     message,
@@ -46,6 +47,7 @@ TABLE: Final[Table] = {
     3: message("single", INNER),
     200: message("many", INNER, repeated=True),
     5: integers("packed"),
+    7: double("ratio"),
     9: present("there"),
 }
 
@@ -85,7 +87,7 @@ DOCUMENTS = st.fixed_dictionaries(
 
 def on_the_wire(document: dict[str, Any]) -> dict[str, Any]:
     """What of a document is written, defaults left out, and wanted."""
-    found = {name: value for name, value in document.items() if name not in ("noise", "ratio", "small")}
+    found = {name: value for name, value in document.items() if name not in ("noise", "small")}
     found = {name: value for name, value in found.items() if value or name in ("single", "there")}
     for name in ("single", "many"):
         if name in found:

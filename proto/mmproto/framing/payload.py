@@ -30,6 +30,8 @@ _BINARY: Final[Mapping[str, Callable[[Mapping[str, str]], EventFraming]]] = {
     "application/grpc": lambda headers: GrpcReader(headers.get("grpc-encoding", "")),
     "application/grpc+proto": lambda headers: GrpcReader(headers.get("grpc-encoding", "")),
 }
+# What is sound or a picture may begin like anything, and is not read.
+_MEDIA: Final = frozenset({"audio", "image", "video"})
 _LINES: Final = frozenset(
     {
         "application/x-ndjson",
@@ -63,6 +65,7 @@ class Payload:
         self.decided = False
         self.is_json = False  # begins as JSON does
         self._form: FormReader | None = None
+        self._is_media = False
         self._first = b""
         content_type = headers.get("content-type", "")
         kind = content_type.partition(";")[0].strip().lower()
@@ -72,6 +75,8 @@ class Payload:
             self.events, self.decided = binary(headers), True
         elif kind == "multipart/form-data":
             self._form, self.decided = FormReader(content_type), True
+        elif kind.partition("/")[0] in _MEDIA:
+            self._is_media = self.decided = True
 
     def become(self, events: EventFraming) -> None:
         """The body goes on as these events whatever its headers say: after an upgrade."""
@@ -90,7 +95,7 @@ class Payload:
             return self.events.feed(piece)
         if self._form is not None:
             self._form.feed(piece)
-        elif piece:
+        elif piece and not self._is_media:
             self.document.feed(piece)
         return []
 
@@ -142,6 +147,8 @@ class Payload:
     @property
     def is_empty(self) -> bool:
         """Whether nothing of a document or a form has come."""
+        if self._is_media:
+            return False
         return self.document.is_empty if self._form is None else self._form.is_empty
 
     def finish(self) -> Any:

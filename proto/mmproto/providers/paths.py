@@ -151,7 +151,8 @@ _OTHER_OPERATIONS: Final = re.compile(
     r"|/(converse|converse-stream|invoke|invoke-with-response-stream|invocations)"
     r"|/images/(generations|edits|variations)|/audio/(transcriptions|translations|speech)"
     r"|/(complete|generate|generation|text|chat|embed|rerank|ocr|interactions|realtime|stt|tts|predictions|listen|speak)"
-    r"|/api/embeddings|/threads/runs|/threads/[^/]+/runs|/videos(/generations)?|/services/aigc/.*)",
+    r"|/api/embeddings|/threads/runs|/threads/[^/]+/runs|/videos(/generations)?|/services/aigc/.*"
+    r"|/images|/fal-ai/.*|/workflows/.*|/[^/]*(text|image|audio|video|speech)[_-]to[_-]\w+)",
     re.IGNORECASE,
 )
 # Paths that no other API has: behind a gateway of unknown name they still show whose dialect is spoken.

@@ -187,7 +187,7 @@ def test_groq_tells_the_length() -> None:
 SOUND = b"\xff\xf3\xc4\xc4" + bytes(range(256)) * 300
 
 
-@pytest.mark.parametrize("first", [b"ID3\x04", b"\xff\xf3", b"data", b":\x00"])
+@pytest.mark.parametrize("first", [b"ID3\x04", b"\xff\xf3", b"data", b":\x00", b"{\x01", b"["])
 @pytest.mark.parametrize("framing", ["chunked", "close"])
 def test_speech_is_paid_for_by_the_character(first: bytes, framing: str) -> None:
     body = wire.response(first + SOUND, content_type="audio/mpeg", framing=framing)

@@ -38,8 +38,7 @@ class AnthropicComplete(Dialect):
         facts = self.facts
         facts.response_shaped = facts.response_shaped or document.get("type") == "completion"
         facts.response_id = text(document.get("id")) or facts.response_id
-        model = text(document.get("model")) or facts.response_model
-        facts.response_model = model if model != facts.request_model else ""
+        facts.response_model = text(document.get("model")) or facts.response_model
         if reason := text(document.get("stop_reason")):
             facts.finish_reasons = [reason]
             facts.terminated = True
@@ -53,6 +52,11 @@ class AnthropicComplete(Dialect):
             return True
         reasons = data.count(b'"stop_reason"')
         return reasons != data.count(b'"stop_reason":null') + data.count(b'"stop_reason": null')
+
+    def close(self, *, complete: bool) -> None:
+        """An answer may have been seen before the last of its request: only now are both known."""
+        if self.facts.response_model == self.facts.request_model:
+            self.facts.response_model = ""
 
     def measured(self, *, complete: bool) -> Measured:
         """Nothing is reported."""

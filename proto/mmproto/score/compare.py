@@ -11,6 +11,7 @@ from mmproto.score.observed import Observed
 from mmproto.score.record import Record
 
 TOKEN_FIELDS: Final = frozenset(TOKENS)
+_MODELS: Final = ("model_requested", "model_response")
 _WHOLE: Final = {
     "cached_read_tokens": "input_tokens",
     "cache_write_tokens": "input_tokens",
@@ -47,12 +48,27 @@ def _names(observed: Observed, record: Record) -> Iterator[Difference]:
     unknowable = not observed.is_call and names.is_anywhere(record) and observed.providers == ("",)
     if not unknowable and not right.intersection(observed.providers):
         yield Difference("provider", _shown(observed.providers), " or ".join(sorted(right)))
-    for name in ("model_requested", "model_response"):
+    for name in _MODELS:
         if name in record.expected.values:
             ours: tuple[str | None, ...] = getattr(observed, name)
             accepted = _accepted(record, name)
-            if not any(value in accepted for value in ours):
+            if not any(value in accepted for value in ours) and name not in names_beyond(observed, record):
                 yield Difference(name, _shown(ours), _shown(accepted))
+
+
+def names_beyond(observed: Observed, record: Record) -> tuple[str, ...]:
+    """Model fields of which the record names none, though the exchange itself says what we name.
+
+    The extractor of the records looks into documents: a model in a query or a header it does not see. Such a
+    name is right where it literally stands in the exchange, and is counted apart.
+    """
+    found = []
+    for name in _MODELS:
+        ours: tuple[str | None, ...] = getattr(observed, name)
+        unnamed = name in record.expected.values and set(_accepted(record, name)) == {None}
+        if unnamed and all(value is not None and record.says(value) for value in ours):
+            found.append(name)
+    return tuple(found)
 
 
 def _plain(observed: Observed, record: Record) -> Iterator[Difference]:

@@ -66,7 +66,7 @@ class Side:
             flags, payload = self._padded(piece)
             ends = end and on_last and position >= len(body)
             frames.append(frame(_DATA, flags | (_END_STREAM if ends else 0), payload))
-            if self._rng.random() < 0.1:
+            if position < len(body) and self._rng.random() < 0.1:
                 frames.append(frame(_PING, 0, b"8 bytes!", stream=0))
         if end and not (on_last and body):
             frames.append(frame(_DATA, _END_STREAM, b""))

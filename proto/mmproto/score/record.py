@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mmproto.score import shapes
 from mmproto.score.expected import Expected
@@ -61,6 +61,18 @@ class Record:
     aborted: bool
     is_grpc: bool  # the bodies are gRPC messages
     expected: Expected
+
+    def says(self, name: str) -> bool:
+        """Whether `name` stands in the exchange itself: in its target, a header, a body or a message."""
+        if name in unquote(self.target):
+            return True
+        if any(name in value for _, value in (*self.request_headers, *self.response_headers)):
+            return True
+        raw = name.encode()
+        return any(
+            raw in data
+            for data in (self.request_body, self.response_body, *(message.data for message in self.messages))
+        )
 
     @property
     def is_websocket(self) -> bool:

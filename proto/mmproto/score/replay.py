@@ -13,6 +13,8 @@ from mmproto.score.http1 import Turn
 
 _START_NS: Final = 1_700_000_000_000_000_000
 _STEP_NS: Final = 1_000_000
+# A frame of HTTP/2 may end with this many bytes that say nothing.
+_MOST_PADDING: Final = 255
 
 
 class Cut(Enum):
@@ -71,7 +73,9 @@ def _mixed(turns: Sequence[Turn], rng: random.Random) -> Iterator[Turn]:
     yield from _each(turns[:head], rng)
     asked = list(_each(turns[head:first], rng))
     answered = list(_each(turns[first:end], rng))
-    last, answered = answered[-1:], answered[:-1]
+    last: list[Turn] = []
+    while answered and sum(len(data) for _, data in last) <= _MOST_PADDING:
+        last.insert(0, answered.pop())
     while asked or answered:
         side = asked if asked and (not answered or rng.random() < 0.5) else answered
         yield side.pop(0)

@@ -69,6 +69,11 @@ class Report:
         return [score for score in self.scores if score.counts and score.wrong_as_exact]
 
     @property
+    def beyond(self) -> list[Score]:
+        """Exact records of which we name a model and the record does not."""
+        return [one for one in self.scores if one.counts and one.beyond and one.verdict is Verdict.EXACT]
+
+    @property
     def passed(self) -> bool:
         """Whether every record could be read and every one that counts is exact."""
         tally = self.total
@@ -96,6 +101,7 @@ class Report:
         return {
             "total": self.total.to_json(),
             "wrong_called_exact": [score.record.name for score in self.wrong_as_exact],
+            "named_beyond": [score.record.name for score in self.beyond],
             "providers": {name: tally.to_json() for name, tally in self.by_provider().items()},
             "reasons": dict(self.reasons().most_common()),
             "unreadable": self.unreadable,
@@ -112,6 +118,8 @@ class Report:
         rate = "none" if tally.rate is None else f"{100 * tally.rate:.2f} %"
         exact = tally.verdicts[Verdict.EXACT]
         yield f"exact: {exact} of {tally.counted} records that are not ambiguous ({rate}), in {sent} variants"
+        if self.beyond:
+            yield f"of these, with a model that the record does not name: {len(self.beyond)}"
         yield f"wrong numbers called EXACT: {len(self.wrong_as_exact)}"
         if self.left_out:
             yield f"left out, because none of the framings carries them: {len(self.left_out)}"
@@ -174,6 +182,7 @@ def _record(score: Score) -> dict[str, Any]:
         "ambiguous": not score.counts,
         "outcome": score.observed.outcome,
         "quality": list(score.observed.qualities),
+        "named_beyond": list(score.beyond),
         "wrong_called_exact": score.wrong_as_exact,
         "variants": score.variants,
         "differences": [one._asdict() for one in score.differences],

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmproto.score.compare import TOKEN_FIELDS, Difference, differences
+from mmproto.score.compare import TOKEN_FIELDS, Difference, differences, names_beyond
 from mmproto.score.observed import Observed, observe
 from mmproto.score.record import Record
 from mmproto.score.replay import read
@@ -33,6 +33,7 @@ class Score:
     differences: tuple[Difference, ...]
     variants: int
     unstable: tuple[tuple[Variant, Difference], ...] = ()
+    beyond: tuple[str, ...] = ()  # models that we name and the record does not, as the exchange says
     wrong_as_exact: bool = False  # a token count is wrong though its quality says EXACT
 
     @property
@@ -57,6 +58,7 @@ def score(record: Record, framings: frozenset[str], codings: frozenset[str], see
         differences=found,
         variants=len(ways),
         unstable=unstable,
+        beyond=names_beyond(first, record),
         wrong_as_exact=any(
             result.exact and any(one.field in TOKEN_FIELDS for one in differences(result, record))
             for result in {id(first): first, **{id(r): r for _, r in results if r != first}}.values()

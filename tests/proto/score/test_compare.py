@@ -158,7 +158,7 @@ def test_what_costs_nothing_has_no_numbers() -> None:
             model_response=None,
         )
     )
-    read = Dropped("token_counting", call=call().call)
+    read = Dropped("token_counting", call=call(response_model="another").call)
     assert wrong(Dropped("token_counting"), counted) == {"model_requested"}
     assert wrong(read, counted) == {"model_response"}
 
@@ -193,3 +193,10 @@ def test_a_failure_is_never_right() -> None:
 def test_names_of_providers(theirs: str, endpoint: str, path: str, ours: str, right: bool) -> None:
     against = record(chat(provider=theirs, endpoint=endpoint, path=path, host="10.0.0.7:4000"))
     assert wrong(call(provider=ours), against) == (set() if right else {"provider"})
+
+
+def test_a_model_that_the_record_does_not_name_is_right_where_the_exchange_names_it() -> None:
+    unnamed = record(chat(model_requested=None, model_response=None))
+    assert wrong(call(), unnamed) == set()
+    assert wrong(call(request_model="invented"), unnamed) == {"model_requested"}
+    assert wrong(call(response_model="invented"), unnamed) == {"model_response"}

@@ -9,12 +9,13 @@ dialects' trees name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from mmproto import identity
 from mmproto.credentials import CREDENTIAL_HEADERS, api_key
 from mmproto.endpoint import Endpoint
+from mmproto.estimation.estimate import Estimate
 from mmproto.framing.http1 import Headers, RequestHead, ResponseHead
 from mmproto.framing.jsonpick import JsonBody, MalformedJson
 from mmproto.framing.payload import Payload
@@ -87,6 +88,7 @@ class Exchange:
         self._peer = peer
         self._match = paths.match(head.method, self.host, head.target, rules.hosts)
         self._dialect = self._open_dialect()
+        self._estimate = self._open_estimate(self._dialect)
         self._request: Payload | None = None
         self._request_read = False
         self._request_ended = False
@@ -112,6 +114,13 @@ class Exchange:
         dialect = match.dialect(asked)
         dialect.read_request_head(self._headers)
         return dialect
+
+    def _open_estimate(self, dialect: Dialect | None) -> Estimate | None:
+        if dialect is None or dialect.facts.free or not dialect.costs or not dialect.has_text:
+            return None
+        if dialect.speaks_websocket:
+            return None
+        return Estimate(type(dialect).__name__, dialect.operation, self._match.provider)
 
     @property
     def recognised(self) -> bool:
@@ -167,17 +176,23 @@ class Exchange:
         elif not self._request_read:
             request = self._request_payload(dialect)
             for piece in request.decoder.feed(data):
+                if self._estimate is not None:
+                    self._estimate.request_bytes(piece)
                 for event in request.read(piece):
                     dialect.read_request_event(event)
 
-    def request_document(self, document: Mapping[str, Any]) -> None:
+    def request_document(self, document: Mapping[str, Any], body: Iterable[bytes] = ()) -> None:
         """The whole request, in place of `request_body`, from a caller that has parsed it already.
 
-        `document` is pruned to `providers.dialect.REQUEST_TREE`.
+        `document` is pruned to `providers.dialect.REQUEST_TREE`; `body` is what it was parsed from.
         """
         if self._dialect is not None and not self._request_read:
             self._request_read = True
             self._dialect.read_request(document)
+            if self._estimate is not None:
+                for piece in body:
+                    self._estimate.request_bytes(piece)
+            self._begin_estimate(self._dialect, document)
 
     def _request_payload(self, dialect: Dialect) -> Payload:
         if self._request is None:
@@ -224,9 +239,15 @@ class Exchange:
             piece = response.sniff(piece)
             if not piece:
                 return
+        estimate = self._estimate
         if response.events is None:
+            if estimate is not None:
+                estimate.answer_bytes(piece, streamed=False)
             response.read(piece)
             return
+        if estimate is not None and response.has_lines:
+            estimate.answer_bytes(piece, streamed=True)
+            estimate = None
         if (
             self._first_content_ns is not None
             and response.has_lines
@@ -238,6 +259,8 @@ class Exchange:
         for event in response.events.feed(piece):
             if self._first_content_ns is None:
                 self._first_content_ns = at_ns
+            if estimate is not None:
+                estimate.answer_event(event.data)
             dialect.read_event(event)
 
     def gap(self, at_ns: int) -> None:
@@ -246,6 +269,8 @@ class Exchange:
         Usage that is read whole after it still counts as exact; a document with a hole does not.
         """
         self._damaged = True
+        if self._estimate is not None:
+            self._estimate.lose()
         if self._client_messages is not None:
             self._client_messages.lose()
         if not self._request_read:
@@ -266,9 +291,7 @@ class Exchange:
         start, self._portions_told = self._portions_told, len(dialect.portions)
         told = dialect.portions[start:]
         dialect.portions[start:] = [_TOLD] * len(told)  # a batch may have a hundred thousand
-        return [
-            self._portion(dialect, portion, number, at_ns) for number, portion in enumerate(told, start)
-        ]
+        return [self._portion(dialect, portion, number, at_ns) for number, portion in enumerate(told, start)]
 
     def end(self, at_ns: int) -> Outcome:
         """The exchange is complete."""
@@ -314,6 +337,8 @@ class Exchange:
             return
         dialect = self._dialect
         for piece in request.decoder.finish():
+            if self._estimate is not None:
+                self._estimate.request_bytes(piece)
             for event in request.read(piece):
                 dialect.read_request_event(event)
         if request.events is not None:
@@ -331,6 +356,11 @@ class Exchange:
             if complete and not self._damaged and not sound:
                 dialect.facts.anomaly("malformed_request")
         dialect.read_request(document)
+        self._begin_estimate(dialect, document)
+
+    def _begin_estimate(self, dialect: Dialect, document: Any) -> None:
+        if self._estimate is not None and isinstance(document, Mapping):
+            self._estimate.request_end(dialect.facts, document)
 
     def _finish_response(self, dialect: Dialect) -> str:
         """Reads what is left of the response; returns why it is malformed, or ""."""
@@ -372,7 +402,14 @@ class Exchange:
         if streamed is None:
             streamed = self._response is not None and self._response.events is not None
         succeeded = status is not None and 200 <= status < 300
-        measured = Measured() if facts.free else dialect.measured(complete=not cut_off and not self._damaged)
+        response_headers = self._response_head.headers if self._response_head else ()
+        whole = not cut_off and not self._damaged
+        measured = Measured() if facts.free else dialect.measured(complete=whole)
+        # What could not be decoded says nothing, not even how long it was.
+        readable = self._response is not None and not self._response.decoder.problem
+        if self._estimate is not None and succeeded and readable:
+            lengths = (_length(self._headers), _length(_first_values(response_headers)))
+            measured = self._estimate.complete(measured, facts, ended=whole, lengths=lengths)
         call = self._begin_call(facts, dialect.operation, at_ns)
         call.request_model = facts.request_model or self._match.names.get("deployment", "")
         call.streaming = streamed or (facts.stream_requested and not succeeded)
@@ -383,7 +420,6 @@ class Exchange:
             call.http_status = status
         if streamed and self._first_content_ns is not None:
             call.time_to_first_token_s = max(0, self._first_content_ns - self._started_ns) / _NS
-        response_headers = self._response_head.headers if self._response_head else ()
         call.id = identity.call_id(
             dialect.flavour,
             # What costs nothing must not take the id of the call that paid for it.
@@ -505,6 +541,12 @@ def _has_output(measured: Measured) -> bool:
 def _first_values(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Headers by name; of a repeated one the first."""
     return dict(reversed(headers))
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    """Bytes of a body as it is read, 0 where its headers do not tell."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 16 and "content-encoding" not in headers else 0
 
 
 def _first_of(headers: Mapping[str, str], names: tuple[str, ...]) -> str:

@@ -405,7 +405,7 @@ class Relay:
         document, admitted.document = admitted.document, None
         if self._exchange is not None:
             try:
-                self._exchange.request_document(document)
+                self._exchange.request_document(document, pieces)
             except Exception as error:
                 self._lose_reader(error)
 

@@ -254,6 +254,7 @@ class Exchange:
             and piece.endswith(b"\n\n")
             and response.events.is_between_events
             and not dialect.tells(piece)
+            and b"[DONE]" not in piece  # any dialect may end so
         ):
             return  # whole events, all of them deltas: they need not even be taken apart
         for event in response.events.feed(piece):

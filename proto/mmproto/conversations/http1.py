@@ -76,11 +76,25 @@ class Http1Conversation:
                 if self._connection.verdict is Verdict.NOT_LLM:
                     break
             return
+        # Who asks is told by the head that is complete first, request or response, and heads end with lines.
+        while self._served is not None and (end := data.find(b"\n") + 1):
+            self._read(data[:end], at_ns, outcomes)
+            data = data[end:]
+            if self._connection.verdict is Verdict.NOT_LLM:
+                return
+        if data and self.successor is not None:
+            self.successor.feed(direction, data, at_ns, outcomes)
+        elif data:
+            self._read(data, at_ns, outcomes)
+
+    def _read(self, data: bytes, at_ns: int, outcomes: list[Outcome]) -> None:
+        """Takes the next bytes that this process reads."""
         if self._served is not None and self._is_served(data, outcomes):
+            self._served = None
             return
         for part in self._responses.feed(data):
             if self.successor is not None and isinstance(part, bytes):
-                self.successor.feed(direction, part, at_ns, outcomes)
+                self.successor.feed(Direction.READ, part, at_ns, outcomes)
             else:
                 self._take_response_part(part, at_ns, outcomes)
             if self._connection.verdict is Verdict.NOT_LLM:

@@ -271,7 +271,7 @@ class Exchange:
         """
         self._damaged = True
         if self._estimate is not None:
-            self._estimate.lose()
+            self._estimate.lose(of_request=not self._request_read)
         if self._client_messages is not None:
             self._client_messages.lose()
         if not self._request_read:

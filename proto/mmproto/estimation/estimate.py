@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from mmproto import usage
 from mmproto.estimation import places, tokenizer
-from mmproto.estimation.families import Family, family_of
+from mmproto.estimation.families import OTHER, Family, family_of
 from mmproto.estimation.scanner import OTHERS
 from mmproto.estimation.texts import AnswerText, RequestText
 from mmproto.providers.facts import Facts, Measured
@@ -46,12 +46,13 @@ class Estimate:
 
     __slots__ = (
         "_answer",
+        "_answer_lost",
         "_answers",
         "_event_keys",
-        "_lost",
         "_may_come_without",
         "_operation",
         "_request",
+        "_request_lost",
         "_tokenizer",
         "_unseen",
     )
@@ -69,7 +70,7 @@ class Estimate:
             and operation in _STREAMED_WITHOUT
             and dialect not in places.OTHER_ANSWERS
         )
-        self._lost = False
+        self._request_lost = self._answer_lost = False
         self._unseen = False  # bytes are missing, nobody knows how many
 
     def request_bytes(self, data: bytes) -> None:
@@ -103,11 +104,14 @@ class Estimate:
             wrapped = _WRAPPED.match(data)
             self.answer_bytes(_unwrap(wrapped[1]) if wrapped else data, streamed=True)
 
-    def lose(self) -> None:
-        """Bytes of either side are missing."""
-        self._lost = True
-        if self._answer is not None:
-            self._answer.lose()
+    def lose(self, *, of_request: bool) -> None:
+        """Bytes of the request, or of the answer, are missing."""
+        if of_request:
+            self._request_lost = True
+        else:
+            self._answer_lost = True
+            if self._answer is not None:
+                self._answer.lose()
 
     def complete(
         self, measured: Measured, facts: Facts, *, ended: bool, lengths: tuple[int, int] = (0, 0)
@@ -118,11 +122,13 @@ class Estimate:
         """
         if measured.quality == QUALITY_EXACT or facts.error_type is not None:
             return measured
-        family = family_of(facts.response_model or facts.request_model)
+        family = family_of(facts.response_model)
+        if family is OTHER:  # a name of the server's own, or none
+            family = family_of(facts.request_model)
         tokens, estimated = dict(measured.tokens), list(measured.estimated)
         units_instead = self._operation == "embeddings" and measured.units
         if self._request is not None and usage.input_tokens(tokens) is None and not units_instead:
-            share = self._share_seen(self._request.size, lengths[0])
+            share = self._share_seen(self._request.size, lengths[0], lost=self._request_lost)
             if self._request.tokens():
                 tokens["input"] = max(1, round(self._input(self._request, family, facts) / share))
                 estimated.append("input")
@@ -131,7 +137,7 @@ class Estimate:
         if self._answers and (usage.output_tokens(tokens) is None or not ended):
             seen = 1
             if self._answer is not None:
-                share = self._share_seen(self._answer.size, lengths[1])
+                share = self._share_seen(self._answer.size, lengths[1], lost=self._answer_lost)
                 seen = max(1, round(family.factor * self._answer.tokens() / share))
             if seen > (usage.output_tokens(tokens) or 0):
                 rest = sum(tokens.get(name, 0) for name in usage.OUTPUT_BUCKETS if name != "output")
@@ -145,9 +151,9 @@ class Estimate:
         quality = QUALITY_PARTIAL if self._unseen or missing else QUALITY_ESTIMATED
         return Measured(tokens, measured.units, quality, tuple(estimated))
 
-    def _share_seen(self, seen: int, length: int) -> float:
+    def _share_seen(self, seen: int, length: int, *, lost: bool) -> float:
         """How much of a body its text was read from, 1 where nobody can tell."""
-        if not self._lost:
+        if not lost:
             return 1.0
         if not length or not seen:
             self._unseen = True

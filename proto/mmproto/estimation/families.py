@@ -29,7 +29,7 @@ class Family(NamedTuple):
 FAMILIES: Final = (
     Family(
         "openai",
-        r"(?:^|[/.:])(?:chatgpt|o[134](?:$|-)|text-(?:embedding|davinci)|davinci|babbage|codex)|gpt-?[3-9]",
+        r"(?:^|[/.:])(?:gpt|chatgpt|o[134](?:$|-)|text-(?:embedding|davinci)|davinci|babbage|codex)|gpt-?[3-9]",
         1.0,
         3,
         4,

@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from mmproto.estimation.meter import Meter
+from mmproto.estimation.meter import Meter, TextMeter
 
 OTHERS: Final = b""
 _KEY: Final = 64  # longer than any key with its colon and some white space
@@ -48,7 +48,7 @@ class TextScanner:
     expressions, match are counted under `OTHERS`.
     """
 
-    __slots__ = ("_carry", "_flowing", "_in_list", "_in_text", "_meter", "_pattern", "found")
+    __slots__ = ("_carry", "_in_list", "_in_text", "_joined", "_meter", "_pattern", "found")
 
     def __init__(
         self,
@@ -62,7 +62,8 @@ class TextScanner:
         self._pattern = _pattern(keys, marks + others)
         self.found = dict.fromkeys((*marks, OTHERS), 0)
         self._meter = meter
-        self._flowing = flowing
+        # Whether it matters to the meter where a string ends.
+        self._joined = flowing or isinstance(meter, TextMeter)
         self._carry = b""
         self._in_text = False
         self._in_list = False
@@ -128,9 +129,11 @@ class TextScanner:
 
     def _hand_on(self, texts: list[bytes]) -> None:
         meter, last = self._meter, len(texts) - 1
+        if self._joined and texts:
+            texts, last = [b"".join(texts)], 0
         for number, text in enumerate(_decode(texts)):
             meter.feed(text)
-            if not self._flowing and (number < last or not self._in_text):
+            if not self._joined and (number < last or not self._in_text):
                 meter.cut()
 
     def lose(self) -> None:

@@ -102,14 +102,14 @@ class Stack:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MODELMETER_")}
         return kept | {"MODELMETER_STATE_DIR": str(self.state)}
 
-    def start(self, name: str, settings: dict[str, Any]) -> Daemon:
+    def start(self, name: str, settings: dict[str, Any], *flags: str) -> Daemon:
         """Start daemon `name` (pipeline, sensor, router) with `settings` as its configuration file."""
         # JSON is YAML: the daemons read it as they read any configuration file.
         config = self.state / f"{name}.yaml"
         config.write_text(json.dumps(settings, indent=2))
         self.configs[name] = config
         command = "run" if name == "sensor" else "serve"
-        argv = [str(BIN / f"mm{name}"), command, "--config", str(config)]
+        argv = [str(BIN / f"mm{name}"), command, "--config", str(config), *flags]
         daemon = Daemon(name, argv, self.state, self.environment)
         self.daemons[name] = daemon
         daemon.start()

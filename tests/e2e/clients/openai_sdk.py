@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 MODEL = "gpt-4o-mini"
@@ -31,6 +31,14 @@ def sync_stream(base: str, calls: int) -> None:
                 pass
 
 
+def unasked(base: str, calls: int) -> None:
+    """Streams whose usage nobody asks for."""
+    with OpenAI(base_url=f"{base}/v1", max_retries=0) as client:
+        for _ in range(calls):
+            for _chunk in client.chat.completions.create(model=MODEL, messages=ASK, stream=True):
+                pass
+
+
 async def asynchronous(base: str, calls: int) -> None:
     async with AsyncOpenAI(base_url=f"{base}/v1", max_retries=0) as client:
         await asyncio.gather(
@@ -48,10 +56,30 @@ async def asynchronous_stream(base: str, calls: int) -> None:
                 pass
 
 
+async def over_http2(base: str, calls: int) -> None:
+    """Streams of two models side by side, on one connection."""
+
+    async def stream(client: AsyncOpenAI, model: str) -> None:
+        chunks = await client.chat.completions.create(
+            model=model, messages=ASK, stream=True, stream_options={"include_usage": True}
+        )
+        async for _chunk in chunks:
+            pass
+
+    http = DefaultAsyncHttpxClient(http2=True)
+    async with AsyncOpenAI(base_url=f"{base}/v1", max_retries=0, http_client=http) as client:
+        for _ in range(calls):
+            await asyncio.gather(stream(client, "gpt-4.1"), stream(client, "gpt-4.1-mini"))
+
+
 if __name__ == "__main__":
     address, mode, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if mode.startswith("async"):
-        chosen = {"async": asynchronous, "async-stream": asynchronous_stream}[mode]
+        chosen = {
+            "async": asynchronous,
+            "async-stream": asynchronous_stream,
+            "async-http2": over_http2,
+        }[mode]
         asyncio.run(chosen(address, count))
     else:
-        {"sync": sync, "sync-stream": sync_stream}[mode](address, count)
+        {"sync": sync, "sync-stream": sync_stream, "sync-unasked": unasked}[mode](address, count)

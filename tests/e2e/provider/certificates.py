@@ -7,6 +7,7 @@ pointed here by a base URL, or by `curl --connect-to` with the provider's real h
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
+def make_certificates(folder: Path, hosts: Sequence[str] = HOSTS) -> Certificates:
     """Certificates in `folder`, kept from the last run while they are good for another day."""
     made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     files_there = all(path.exists() for path in (made.ca, made.chain, made.key))
@@ -43,7 +44,7 @@ def make_certificates(folder: Path) -> Certificates:
         *("-keyout", str(ca_key), "-out", str(made.ca)),
     )
     _openssl("req", *new_key, "-subj", "/CN=localhost", "-keyout", str(made.key), "-out", str(request))
-    names = ",".join(["IP:127.0.0.1", *(f"DNS:{host}" for host in HOSTS)])
+    names = ",".join(["IP:127.0.0.1", *(f"DNS:{host}" for host in hosts)])
     extensions.write_text(
         f"subjectAltName={names}\n"
         "basicConstraints=critical,CA:FALSE\n"

@@ -18,7 +18,7 @@ from typing import Any
 
 from mmproto.exchange import Exchange, ReadingRules, RequestHead, ResponseHead
 from mmproto.framing.jsonpick import EVERY, Tree, Want
-from mmproto.providers import paths
+from mmproto.providers import catalogue
 from mmproto.providers.dialect import Asked
 from mmproto.providers.route import Route
 from tests.fuzz.framings import grpc_message, socket_frame
@@ -39,8 +39,8 @@ _MAX_FRAME = 120
 
 def _routes() -> dict[str, Route]:
     named: dict[str, Route] = {}
-    for dialect in paths._DIALECTS:
-        module = dialect.__name__.rpartition(".")[2]
+    for dialect in catalogue.DIALECTS:
+        module = dialect.__name__.partition(".dialects.")[2]
         named |= {f"{module} {number}": route for number, route in enumerate(dialect.ROUTES)}
     return named
 
@@ -176,7 +176,7 @@ def _seeds() -> list[bytes]:
         names = sorted(dialect.telling_names) or [""]
         stream = b"".join(b"event: %s\ndata: %s\n\n" % (one.encode(), event) for one in names)
         shapes = [(b"200 application/json", answer), (f"200 {_SSE}".encode(), stream + b"data: [DONE]\n\n")]
-        if "bedrock" in name or "sagemaker" in name:
+        if name.startswith("aws."):
             frames = b"\n".join(b"%s %s" % (one.encode() or b"chunk", event) for one in names)
             shapes.append((f"200 {_EVENTS}".encode(), frames))
         if "grpc" in name:

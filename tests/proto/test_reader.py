@@ -277,6 +277,57 @@ def test_a_gap_over_a_whole_exchange_leaves_its_neighbours_alone() -> None:
     assert [quality(outcome) for outcome in outcomes] == [Quality.QUALITY_EXACT] * 2
 
 
+def _asked(model: str) -> tuple[bytes, bytes]:
+    """A request for a model, and its answer, which says so."""
+    asked = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request(model=model))
+    return asked, wire.response(wire.chat_completion(model=model), framing="chunked")
+
+
+@pytest.mark.parametrize("from_answer", [1, 60, 150, 400])
+@pytest.mark.parametrize("in_next", [0, 1, 60, 150, 400])
+def test_an_answer_after_a_gap_never_goes_to_another_request(from_answer: int, in_next: int) -> None:
+    """A hole from somewhere in the first answer to somewhere in the second; then all is well again."""
+    (first, answer), (second, following), (third, last) = (_asked(name) for name in ("m-1", "m-2", "m-3"))
+    missing = from_answer + in_next
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = reader.feed(WRITE, first, 1) + reader.feed(READ, answer[:-from_answer], 1)
+    outcomes += reader.feed(WRITE, second, 2)
+    outcomes += reader.gap(READ, missing, 2) + reader.feed(READ, following[in_next:], 2)
+    outcomes += reader.feed(WRITE, third, 3) + reader.feed(READ, last, 3) + reader.close(4)
+    calls = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]
+    assert [call.request_model for call in calls] == ["m-1", "m-2", "m-3"]
+    for call in calls:
+        assert call.response_model in ("", call.request_model)
+    assert calls[2].response_model == "m-3"
+    assert (calls[1].response_model == "m-2") is (in_next == 0)
+
+
+def test_an_answer_that_is_in_a_gap_as_a_whole_is_not_the_next_one() -> None:
+    (first, answer), (second, following) = _asked("m-1"), _asked("m-2")
+    for steps in (
+        [(WRITE, first), (READ, len(answer)), (WRITE, second), (READ, following)],
+        [(WRITE, first), (WRITE, second), (READ, len(answer)), (READ, following)],
+    ):
+        reader, outcomes = ConnectionReader(wire.RULES, "c"), []
+        for direction, what in steps:
+            if isinstance(what, int):
+                outcomes += reader.gap(direction, what, 1)
+            else:
+                outcomes += reader.feed(direction, what, 1)
+        calls = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]
+        assert [(call.request_model, call.response_model) for call in calls] == [("m-1", ""), ("m-2", "m-2")]
+        assert calls[0].error_type == "capture_gap"
+
+
+def test_a_lost_100_continue_leaves_the_answer_to_its_request() -> None:
+    asked, answer = _asked("m-1")
+    head, body = asked.split(b"\r\n\r\n", 1)
+    reader = ConnectionReader(wire.RULES, "c")
+    outcomes = reader.feed(WRITE, head + b"\r\n\r\n", 1) + reader.gap(READ, 25, 1)
+    outcomes += reader.feed(WRITE, body, 1) + reader.feed(READ, answer, 1)
+    assert wire.the_call(outcomes).response_model == "m-1"
+
+
 def test_a_gap_over_a_request_leaves_its_answer_without_one() -> None:
     reader = ConnectionReader(wire.RULES, "c")
     outcomes = reader.feed(WRITE, CHAT, 1) + reader.feed(READ, wire.response(wire.chat_completion()), 1)

@@ -13,8 +13,8 @@ from tests.proto.providers.reported import E, P, U, reported
 
 from mmproto import usage as totals
 from mmproto.exchange import Recognised
+from mmproto.providers.dialects.google.usage import RunningUsage
 from mmproto.providers.facts import Facts
-from mmproto.providers.gemini_usage import RunningUsage
 
 STUDIO = "generativelanguage.googleapis.com"
 VERTEX = "us-central1-aiplatform.googleapis.com"

@@ -11,7 +11,7 @@ from tests.proto import wire
 from tests.proto.providers.reported import reported
 
 from mmproto.exchange import Dropped, Recognised
-from mmproto.providers import openai_usage
+from mmproto.providers.dialects.openai import usage as openai_usage
 from mmproto.providers.facts import Facts
 from mmproto.providers.hosts import Quirk
 from mmproto.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS, total

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from mmproto.providers import hosts, paths
-from mmproto.providers.anthropic_messages import AnthropicMessages
-from mmproto.providers.bedrock_converse import BedrockConverse
-from mmproto.providers.bedrock_invoke import BedrockInvoke
 from mmproto.providers.dialect import Dialect
-from mmproto.providers.gemini import GeminiGenerate
-from mmproto.providers.gemini_batches import GeminiTokenCount
-from mmproto.providers.openai_assistants import OpenAIAssistantRun
-from mmproto.providers.openai_audio import OpenAISpeech, OpenAITranscription
-from mmproto.providers.openai_chat import OpenAIChat, OpenAICompletions
-from mmproto.providers.openai_embeddings import OpenAIEmbeddings
-from mmproto.providers.openai_images import OpenAIImages
-from mmproto.providers.openai_moderations import OpenAIModerations
-from mmproto.providers.openai_responses import OpenAIResponses
-from mmproto.providers.vertex_partners import VertexAnthropic
+from mmproto.providers.dialects.anthropic.messages import AnthropicMessages
+from mmproto.providers.dialects.aws.converse import BedrockConverse
+from mmproto.providers.dialects.aws.invoke import BedrockInvoke
+from mmproto.providers.dialects.google.batches import GeminiTokenCount
+from mmproto.providers.dialects.google.gemini import GeminiGenerate
+from mmproto.providers.dialects.google.vertex_partners import VertexAnthropic
+from mmproto.providers.dialects.openai.assistants import OpenAIAssistantRun
+from mmproto.providers.dialects.openai.audio import OpenAISpeech, OpenAITranscription
+from mmproto.providers.dialects.openai.chat import OpenAIChat, OpenAICompletions
+from mmproto.providers.dialects.openai.embeddings import OpenAIEmbeddings
+from mmproto.providers.dialects.openai.images import OpenAIImages
+from mmproto.providers.dialects.openai.moderations import OpenAIModerations
+from mmproto.providers.dialects.openai.responses import OpenAIResponses
 
 _STUDIO = "generativelanguage.googleapis.com"
 _VERTEX = "aiplatform.eu.rep.googleapis.com"

@@ -1,0 +1,1 @@
+"""OpenAI's APIs, and those of everyone who copied them."""

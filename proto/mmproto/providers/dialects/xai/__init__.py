@@ -1,0 +1,1 @@
+"""What xAI has of its own beside OpenAI's dialects."""

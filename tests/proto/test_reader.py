@@ -304,11 +304,12 @@ def test_an_answer_after_a_gap_never_goes_to_another_request(from_answer: int, i
 
 def test_an_answer_that_is_in_a_gap_as_a_whole_is_not_the_next_one() -> None:
     (first, answer), (second, following) = _asked("m-1"), _asked("m-2")
-    for steps in (
+    told: list[list[tuple[Direction, bytes | int]]] = [
         [(WRITE, first), (READ, len(answer)), (WRITE, second), (READ, following)],
         [(WRITE, first), (WRITE, second), (READ, len(answer)), (READ, following)],
-    ):
-        reader, outcomes = ConnectionReader(wire.RULES, "c"), []
+    ]
+    for steps in told:
+        reader, outcomes = ConnectionReader(wire.RULES, "c"), list[Outcome]()
         for direction, what in steps:
             if isinstance(what, int):
                 outcomes += reader.gap(direction, what, 1)

@@ -31,12 +31,13 @@ _SWITCHING: Final = 101
 class _Open:
     """An exchange whose end has not been seen."""
 
-    __slots__ = ("exchange", "method", "responding", "upgrade")
+    __slots__ = ("after_hole", "exchange", "method", "responding", "upgrade")
 
     def __init__(self, exchange: Exchange, method: str) -> None:
         self.exchange = exchange
         self.method = method
         self.responding = False
+        self.after_hole = False  # a hole may have taken the beginning of its answer
         self.upgrade = ""  # the protocol that the response changes to
 
 
@@ -108,8 +109,23 @@ class Http1Conversation:
         else:
             if self._served is not None:
                 self._served.gap(size)
+            # A client asks again once it has its answer: of several open requests the hole has taken the
+            # answers but for the last one's. It has taken the head of an only one's answer, unless that is
+            # still being sent: then it may have been a 100 Continue.
+            waits = len(self._open) > 1 or (bool(self._open) and self._receiving is self._open[-1])
+            last = self._open[-1] if waits else None
             for part in self._responses.gap(size):
                 self._take_response_part(part, at_ns, outcomes)
+            if self._responses.is_lost or (last is not None and self._responses.is_searching):
+                self._responses.resynchronise()
+                self._lose_answers(last, at_ns, outcomes)
+
+    def _lose_answers(self, last: _Open | None, at_ns: int, outcomes: list[Outcome]) -> None:
+        """Ends what is open up to `last`, so that no answer after a hole goes to the wrong request."""
+        while self._open and self._open[0] is not last:
+            finish(self._open.popleft().exchange, GAP, at_ns, outcomes)
+        if last is not None:
+            last.after_hole = True
 
     def close(self, at_ns: int, outcomes: list[Outcome]) -> None:
         """The connection has ended: what is unfinished gets its outcome."""
@@ -155,7 +171,7 @@ class Http1Conversation:
         if self._skipped_answer:  # joined in the middle of an answer whose head and request were not seen
             self._skipped_answer = False
             outcomes.append(Failed(RESPONSE_WITHOUT_REQUEST))
-        if self._responses.is_lost and self._open and self._open[0].responding:
+        if self._responses.is_lost and self._open and (self._open[0].responding or self._open[0].after_hole):
             # Its response ran into a gap, and a client that sends again has its answer: nothing more will
             # come.
             finish(self._open.popleft().exchange, GAP, at_ns, outcomes)

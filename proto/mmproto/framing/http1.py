@@ -137,6 +137,11 @@ class MessageReader:
         """Whether the next message still has to be found."""
         return self._state == _LOST
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether the framing is lost: the next message has to be found, or the next chunk."""
+        return self._state in (_LOST, _CHUNKS_LOST)
+
     def feed(self, data: bytes) -> list[Part]:
         """The parts that `data`, the next bytes of the direction, complete."""
         parts: list[Part] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Any, Final
 
 from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN, Quality
@@ -84,7 +84,7 @@ def nano_usd(value: Any, per_usd: int = 1) -> int | None:
         return None
     try:
         usd = Decimal(str(value).strip()) / per_usd
-    except InvalidOperation:
+    except DecimalException:
         return None
     if not usd.is_finite() or not 0 <= usd < _MAX_USD:
         return None

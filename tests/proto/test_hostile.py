@@ -1,9 +1,17 @@
-"""What somebody sends who wants wrong numbers, a crash or a slow observer: third parties' text and odd peers."""
+"""What somebody sends who wants wrong numbers, a crash or a slow observer: third parties and odd peers."""
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.proto import wire
+
+from mmproto.framing.http1 import MessageReader
+from mmproto.framing.http2 import StreamReader
+from mmproto.framing.jsonpick import VALUE, JsonBody
 
 CHAT = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request())
 
@@ -14,3 +22,59 @@ def test_a_cost_beyond_all_reason_is_none(cost: str) -> None:
     call = wire.the_call(wire.read(CHAT, answer))
     assert not call.reported_cost_nano_usd
     assert dict(call.usage.tokens) == {"input": 30, "output": 12}
+
+
+FIRST = [b"GET ", b"POST /x", b"POST", b" HTTP/1.1", b"G", b" ", b"/" * 7168]
+ANSWER = [b"HTTP/1.0 200", b"HT", b" OK", b"\r\n", b"a-b:", b"\r", b"\n", b"x" * 150, b"1f\r\n"]
+START_LINES = st.lists(st.sampled_from(FIRST + ANSWER), max_size=12).map(b"".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(START_LINES, st.lists(st.integers(1, 40), min_size=1, max_size=8), st.sampled_from("rac"))
+def test_what_is_searched_for_is_found_however_it_is_split(
+    data: bytes, sizes: list[int], searched: str
+) -> None:
+    """Only the end of what was searched is searched again, which makes a difference to the time alone."""
+
+    def read(pieces: list[bytes]) -> list[object]:
+        reader = MessageReader(None if searched == "r" else lambda: "POST", joined_late=searched != "c")
+        if searched == "c":
+            reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n")
+            reader.gap(20)
+        return [part for piece in pieces for part in reader.feed(piece) if not isinstance(part, bytes)]
+
+    pieces, start = list[bytes](), 0
+    while start < len(data):
+        size = sizes[len(pieces) % len(sizes)]
+        pieces.append(data[start : start + size])
+        start += size
+    assert read(pieces) == read([data])
+
+
+def test_fragments_of_headers_that_never_end_take_no_memory() -> None:
+    reader = StreamReader()
+    reader.feed(b"\0\0\0\x01\0\0\0\0\x01")
+    empty = b"\0\0\0\x09\0\0\0\0\x01" * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            reader.feed(empty)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 64 * 1024
+
+
+def test_a_small_body_takes_no_more_memory_in_tiny_pieces() -> None:
+    body = JsonBody({"model": VALUE})
+    document = b'{"model":"m","text":"' + b"\xc3\xa9" * 32_000
+    tracemalloc.start()
+    try:
+        for start in range(0, len(document), 2):
+            body.feed(document[start : start + 2])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 128 * 1024
+    body.feed(b'"}')
+    assert body.finish() == {"model": "m"}

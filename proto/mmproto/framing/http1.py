@@ -95,11 +95,18 @@ _STATUS_START: Final = b"HTTP/1."
 _LOST_REQUEST: Final = re.compile(
     rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS|CONNECT) [!-~]{1,7168} HTTP/1\.[01]\r\n"
 )
-_LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[^\r\n]{0,128}\r\n[A-Za-z0-9-]+:")
+_LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[^\r\n]{0,128}\r\n[A-Za-z0-9-]{1,128}:")
+# What the bytes may end with of one of them. Only that much is searched again when more bytes come.
+_HALF_REQUEST: Final = re.compile(rb"[A-Z]{1,7}(?: (?:[!-~]{1,7168}(?: [HTP/1.0]{0,8}\r?)?)?)?\Z")
+_HALF_STATUS: Final = re.compile(
+    rb"H[TP/1.0]{0,7}(?: [0-9]{0,3})?\Z"
+    rb"|HTTP/1\.[01] [1-9]\d\d[^\r\n]{0,128}(?:\r(?:\n[A-Za-z0-9-]{0,128})?)?\Z"
+)
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _HEADER_LINE: Final = re.compile(r"^([^\s:]+)[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE)
 _CHUNK_LINE: Final = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 _LOST_CHUNK: Final = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
+_HALF_CHUNK: Final = re.compile(rb"\r(?:\n[0-9a-fA-F]{0,8}\r?)?\Z")
 
 
 class MessageReader:
@@ -346,19 +353,21 @@ class MessageReader:
         if chunk is not None:
             self._state = _CHUNK_SIZE
             return chunk.start() + 2
-        return self._keep_tail(data, position)
+        return self._keep_tail(data, position, _HALF_STATUS, _HALF_CHUNK)
 
     def _find_message(self, data: bytes, position: int, parts: list[Part]) -> int:
-        pattern = _LOST_REQUEST if self._request_method is None else _LOST_STATUS
-        match = pattern.search(data, position)
+        asks = self._request_method is None
+        match = (_LOST_REQUEST if asks else _LOST_STATUS).search(data, position)
         if match is None:
-            return self._keep_tail(data, position)
+            return self._keep_tail(data, position, _HALF_REQUEST if asks else _HALF_STATUS)
         self._state = _HEAD
         return match.start()
 
-    def _keep_tail(self, data: bytes, position: int) -> int:
+    def _keep_tail(self, data: bytes, position: int, *halves: re.Pattern[bytes]) -> int:
         """Skips what cannot be the beginning of what is sought; the tail waits for more bytes."""
-        tail = max(position, len(data) - _MAX_LOST_LINE)
+        start = max(position, len(data) - _MAX_LOST_LINE)
+        found = [match.start() for half in halves if (match := half.search(data, start)) is not None]
+        tail = min(found, default=len(data))
         return tail if tail > position else -1
 
     def _discard(self, data: bytes, position: int, parts: list[Part]) -> int:

@@ -74,11 +74,11 @@ Part = Piece | Block | BrokenBlock | Reset | GoAway | TableSize | Mark | Malform
 class _Assembly:
     """A header block whose end has not come."""
 
-    __slots__ = ("_size", "first", "fragments", "problem")
+    __slots__ = ("_size", "block", "first", "problem")
 
     def __init__(self, first: Frame) -> None:
         self.first = first
-        self.fragments: list[bytes] = []
+        self.block = bytearray()  # fragments may be empty, and without number
         self.problem = first.problem
         self._size = 0
 
@@ -90,7 +90,7 @@ class _Assembly:
         if self._size > MAX_BLOCK:
             self.problem = self.problem or TOO_LARGE
         if not self.problem:
-            self.fragments.append(fragment)
+            self.block += fragment
 
 
 class StreamReader:
@@ -181,7 +181,7 @@ class StreamReader:
         if assembly.problem:
             self._blocks.forget()
         else:
-            fields = self._blocks.read(b"".join(assembly.fragments))
+            fields = self._blocks.read(bytes(assembly.block))
         if first.kind == wire.PUSH_PROMISE:
             return  # what a server pushes is no answer to anything
         if fields is None:

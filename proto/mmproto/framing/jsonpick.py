@@ -306,7 +306,7 @@ class JsonBody:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._small: list[bytes] = []
+        self._small = bytearray()
         self._size = 0
         self._picker: Picker | None = None
         self._broken = False
@@ -322,11 +322,11 @@ class JsonBody:
         if self._broken:
             return
         if self._picker is None:
-            self._small.append(data)
+            self._small += data
             if self._size <= MAX_SMALL:
                 return
             self._picker = Picker(self._tree)
-            data = b"".join(self._small)
+            data = bytes(self._small)
             self._small.clear()
         try:
             self._picker.feed(data)
@@ -342,7 +342,7 @@ class JsonBody:
         if self._broken:
             raise MalformedJson("broken")
         if self._picker is None:
-            raw = b"".join(self._small)
+            raw = bytes(self._small)
             try:
                 return prune(orjson.loads(raw), self._tree)
             except orjson.JSONDecodeError:
@@ -361,7 +361,7 @@ class JsonBody:
         if self._picker is None:
             self._picker = Picker(self._tree)
             try:
-                self._picker.feed(b"".join(self._small))
+                self._picker.feed(bytes(self._small))
             except MalformedJson:
                 self._broken = True
         return self._picker.partial()

@@ -27,6 +27,7 @@ ASKED: Final = (
     b"preamble",
     b"texts",
     b"suffix",
+    b"text_input",
 )
 ANSWERED: Final = (
     b"content",
@@ -44,6 +45,8 @@ ANSWERED: Final = (
     b"generated_text",
     b"output_text",
     b"outputText",
+    b"text_output",
+    b"suggestion",
 )
 # Dialects (names of their classes) whose events repeat under some of these keys what they said under another.
 OTHER_ANSWERS: Final[Mapping[str, tuple[bytes, ...]]] = {

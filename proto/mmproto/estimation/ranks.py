@@ -4,8 +4,8 @@ tiktoken loads its ranks over HTTP when it first counts, keeps them in a tempora
 that is damaged. A daemon must do none of that: the file is made at set-up (packaging/local/ranks.mjs), has to
 be the published one byte for byte, and is only ever read. `tiktoken_ext.modelmeter` offers it to tiktoken.
 
-One encoding serves all models. cl100k_base, which older models use, would cost another 36 MB of memory;
-docs/reference/estimation.md says how little it would bring.
+One encoding serves all models. cl100k_base, which older models use, would cost another 36 MB of memory, and
+what it would bring has not been measured.
 """
 
 from __future__ import annotations

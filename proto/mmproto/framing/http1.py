@@ -95,7 +95,7 @@ _STATUS_START: Final = b"HTTP/1."
 _LOST_REQUEST: Final = re.compile(
     rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS|CONNECT) [!-~]{1,7168} HTTP/1\.[01]\r\n"
 )
-_LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[^\r\n]{0,128}\r\n[A-Za-z0-9-]{1,128}:")
+_LOST_STATUS: Final = re.compile(rb"HTTP/1\.[01] [1-9]\d\d(?: [^\r\n]{0,128})?\r\n[A-Za-z0-9-]{1,128}:")
 # What the bytes may end with of one of them. Only that much is searched again when more bytes come.
 _HALF_REQUEST: Final = re.compile(rb"[A-Z]{1,7}(?: (?:[!-~]{1,7168}(?: [HTP/1.0]{0,8}\r?)?)?)?\Z")
 _HALF_STATUS: Final = re.compile(

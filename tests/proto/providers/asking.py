@@ -10,7 +10,7 @@ from tests.proto import wire
 from mmproto.callform import call_to_json
 from mmproto.outcome import Dropped, Failed, Outcome, Recognised
 from mmproto.v1.call_pb2 import Call
-from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_PARTIAL, QUALITY_UNKNOWN
+from mmproto.v1.usage_pb2 import QUALITY_PARTIAL, QUALITY_UNKNOWN
 
 STEP: Final = 13
 NDJSON: Final = "application/x-ndjson"
@@ -71,7 +71,7 @@ def without_estimates(call: Call) -> Call:
     for bucket in usage.estimated:
         usage.tokens.pop(bucket, None)
         usage.units.pop(bucket, None)
-    if usage.quality == QUALITY_ESTIMATED:
+    if usage.estimated:
         usage.quality = QUALITY_PARTIAL if usage.tokens or usage.units else QUALITY_UNKNOWN
     usage.ClearField("estimated")
     return made

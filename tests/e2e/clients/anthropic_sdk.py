@@ -11,6 +11,8 @@ from anthropic.types import MessageParam
 MODEL = "claude-sonnet-4-6"
 ASK: list[MessageParam] = [{"role": "user", "content": "Name a prime above nine."}]
 
+STOP: list[MessageParam] = [{"role": "user", "content": "Stop early."}]
+
 
 def sync(base: str, calls: int) -> None:
     with Anthropic(base_url=base, max_retries=0) as client:
@@ -23,6 +25,14 @@ def sync_stream(base: str, calls: int) -> None:
         for _ in range(calls):
             with client.messages.stream(model=MODEL, max_tokens=64, messages=ASK) as stream:
                 stream.get_final_message()
+
+
+def sync_cut(base: str, calls: int) -> None:
+    """Leaves each stream in the middle, with its first words."""
+    with Anthropic(base_url=base, max_retries=0) as client:
+        for _ in range(calls):
+            with client.messages.stream(model=MODEL, max_tokens=64, messages=STOP) as stream:
+                next(iter(stream.text_stream))
 
 
 async def asynchronous(base: str, calls: int) -> None:
@@ -45,4 +55,4 @@ if __name__ == "__main__":
         chosen = {"async": asynchronous, "async-stream": asynchronous_stream}[mode]
         asyncio.run(chosen(address, count))
     else:
-        {"sync": sync, "sync-stream": sync_stream}[mode](address, count)
+        {"sync": sync, "sync-stream": sync_stream, "sync-cut": sync_cut}[mode](address, count)

@@ -1,8 +1,9 @@
 // Bedrock over HTTP/2, as the AWS SDK for JavaScript calls it: two streams at a time on one connection.
-// Arguments: URL of the server, models.
+// Arguments: URL of the server, how often, models. After each round but the last it waits for a line.
 import { connect } from "node:http2";
+import { createInterface } from "node:readline";
 
-const [url, ...models] = process.argv.slice(2);
+const [url, rounds, ...models] = process.argv.slice(2);
 const body = JSON.stringify({ messages: [{ role: "user", content: [{ text: "Name a prime above nine." }] }] });
 const session = connect(url);
 
@@ -23,5 +24,13 @@ function converse(model) {
   });
 }
 
-await Promise.all(models.map(converse));
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+for (let round = 1; round <= Number(rounds); round += 1) {
+  await Promise.all(models.map(converse));
+  if (round < Number(rounds)) {
+    console.log(`round ${round}`);
+    await lines.next();
+  }
+}
 session.close();
+process.stdin.destroy();

@@ -72,6 +72,20 @@ async def over_http2(base: str, calls: int) -> None:
             await asyncio.gather(stream(client, "gpt-4.1"), stream(client, "gpt-4.1-mini"))
 
 
+async def over_http2_cut(base: str, calls: int) -> None:
+    """Leaves each stream in the middle, with its first word."""
+    http = DefaultAsyncHttpxClient(http2=True)
+    async with AsyncOpenAI(base_url=f"{base}/v1", max_retries=0, http_client=http) as client:
+        for _ in range(calls):
+            stream = await client.chat.completions.create(
+                model="gpt-4.1-nano", messages=ASK, stream=True, stream_options={"include_usage": True}
+            )
+            async for chunk in stream:
+                if chunk.choices[0].delta.content:
+                    break
+            await stream.close()
+
+
 if __name__ == "__main__":
     address, mode, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if mode.startswith("async"):
@@ -79,6 +93,7 @@ if __name__ == "__main__":
             "async": asynchronous,
             "async-stream": asynchronous_stream,
             "async-http2": over_http2,
+            "async-http2-cut": over_http2_cut,
         }[mode]
         asyncio.run(chosen(address, count))
     else:

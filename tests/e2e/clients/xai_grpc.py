@@ -1,4 +1,7 @@
-"""xAI's gRPC API by grpcio, as xai-sdk calls it: an answer and a stream. Arguments: HOST:PORT."""
+"""xAI's gRPC API by grpcio, as xai-sdk calls it: an answer and a stream. Arguments: HOST:PORT, how often.
+
+After each round but the last it waits for a line.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,10 @@ options = [
 metadata = (("authorization", "Bearer xai-test"),)
 with grpc.secure_channel(sys.argv[1], credentials, options) as channel:
     whole = channel.unary_unary("/xai_api.Chat/GetCompletion", same, same)
-    assert whole(REQUEST, metadata=metadata)
     streamed = channel.unary_stream("/xai_api.Chat/GetCompletionChunk", same, same)
-    assert len(list(streamed(REQUEST, metadata=metadata))) == 2
+    for left in reversed(range(int(sys.argv[2]))):
+        assert whole(REQUEST, metadata=metadata)
+        assert len(list(streamed(REQUEST, metadata=metadata))) == 2
+        if left:
+            print("round", flush=True)
+            sys.stdin.readline()

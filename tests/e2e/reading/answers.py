@@ -28,7 +28,10 @@ AMAZON_STREAM = "application/vnd.amazon.eventstream"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A call as it has to be recorded; `buckets` without those that are 0."""
+    """A call as it has to be recorded.
+
+    `buckets` are what the provider reports and is not 0; what it does not is `estimated`, here the truth.
+    """
 
     provider: str
     operation: str
@@ -38,6 +41,8 @@ class Read:
     buckets: Mapping[str, float]
     quality: str = "EXACT"
     reported_cost_usd: str = ""
+    error_type: str = ""
+    estimated: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Answer:
     has: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     trailers: Mapping[str, str] = field(default_factory=dict)
+    unfinished: bool = False  # the client leaves after these pieces
 
     def planned(self) -> dict[str, Any]:
         """The form that server.mjs takes."""
@@ -60,6 +66,7 @@ class Answer:
             "headers": {"content-type": self.content_type, **self.headers},
             "pieces": [base64.b64encode(piece).decode() for piece in self.pieces],
             "trailers": dict(self.trailers),
+            "unfinished": self.unfinished,
         }
 
 
@@ -68,15 +75,18 @@ class Answer:
 _MINI = "gpt-4o-mini-2024-07-18"
 
 
-def _chat(number: int, model: str, usage: Any) -> tuple[bytes, ...]:
+def _chat(number: int, model: str, usage: Any, words: int | None = None) -> tuple[bytes, ...]:
+    """With `words` so many of them, and nothing more."""
     head = {"id": f"chatcmpl-Cq1WvE2rTyU3iOpA4sDfG{number}", "object": "chat.completion.chunk"}
 
     def chunk(choices: list[Any], usage: Any = None) -> dict[str, Any]:
         return {**head, "created": 1_790_000_000, "model": model, "choices": choices, "usage": usage}
 
     deltas: list[Any] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": piece} for piece in re.findall(r"^\w+| \w+|\.", SENTENCE)]
+    deltas += [{"content": piece} for piece in re.findall(r"^\w+| \w+|\.", SENTENCE)[:words]]
     chunks = [chunk([{"index": 0, "delta": delta, "finish_reason": None}]) for delta in deltas]
+    if words is not None:
+        return cut(server_sent(chunks))
     chunks.append(chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}]))
     if usage is not None:
         chunks.append(chunk([], usage))
@@ -115,13 +125,25 @@ CHAT_SIDE_BY_SIDE = (
     _counted_chat(2, "gpt-4.1", "gpt-4.1-2025-04-14", (283, 7), (293, 5)),
     _counted_chat(3, "gpt-4.1-mini", "gpt-4.1-mini-2025-04-14", (307, 2), (311, 13)),
 )
+# "Eleven" is what comes, of two tokens; the request's are those of UNASKED.
+CHAT_CUT = Answer(
+    "/v1/chat/completions",
+    "text/event-stream; charset=utf-8",
+    _chat(5, "gpt-4.1-nano-2025-04-14", None, words=1),
+    Read(
+        "openai", "chat", "gpt-4.1-nano", "gpt-4.1-nano-2025-04-14", True,
+        {}, "ESTIMATED", error_type="connection_closed", estimated={"input": 13, "output": 2},
+    ),
+    has=('"model":"gpt-4.1-nano"',),
+    unfinished=True,
+)  # fmt: skip
 # Nobody asked for usage. Both are the counts of OpenAI's own tokenizer: 6 tokens of text ("Name a prime above
 # nine."), 4 for the message and 3 for the reply's beginning; 8 tokens of SENTENCE.
 UNASKED = Answer(
     "/v1/chat/completions",
     "text/event-stream; charset=utf-8",
     _chat(4, _MINI, None),
-    Read("openai", "chat", "gpt-4o-mini", _MINI, True, {"input": 13, "output": 8}, "ESTIMATED"),
+    Read("openai", "chat", "gpt-4o-mini", _MINI, True, {}, "ESTIMATED", estimated={"input": 13, "output": 8}),
 )
 
 _RESPONSE: dict[str, Any] = {
@@ -269,6 +291,19 @@ MESSAGES = Answer(
         },
     ),
     headers={"content-encoding": "br"},
+)  # fmt: skip
+
+# The input is told at the beginning and is right; the output is estimated from SENTENCE.
+MESSAGES_CUT = Answer(
+    MESSAGES.path,
+    MESSAGES.content_type,
+    cut(server_sent(_claude_events(3, (0, 0), 0, 313, 0)[:4], named=True)),
+    Read(
+        "anthropic", "chat", _CLAUDE, _CLAUDE, True, {"input": 313}, "ESTIMATED",
+        error_type="connection_closed", estimated={"output": 8},
+    ),
+    has=('"content":"Stop early."',),
+    unfinished=True,
 )  # fmt: skip
 
 # -- Bedrock -----------------------------------------------------------------------------------------
@@ -471,10 +506,12 @@ XAI_STREAM = Answer(
 
 PLAN = (
     *CHAT_SIDE_BY_SIDE,
+    CHAT_CUT,
     CHAT,
     UNASKED,
     RESPONSES,
     TRANSCRIPTION,
+    MESSAGES_CUT,
     MESSAGES,
     CONVERSE_STREAM,
     *CONVERSE_SIDE_BY_SIDE,

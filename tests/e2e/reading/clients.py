@@ -125,9 +125,16 @@ def _transcribing(servers: Servers) -> list[str]:
     return _curl("api.openai.com", path, "--http2", "-H", "Authorization: Bearer sk-test", *form)(servers)
 
 
-def _side_by_side(servers: Servers) -> list[str]:
+def side_by_side(servers: Servers, rounds: int = 1) -> list[str]:
+    """Two streams at a time; after each round but the last it waits for a line."""
     models = [answer.read.request_model for answer in answers.CONVERSE_SIDE_BY_SIDE]
-    return [str(clients.NODE), str(clients.FOLDER / "bedrock_http2.mjs"), servers.url, *models]
+    script = clients.FOLDER / "bedrock_http2.mjs"
+    return [str(clients.NODE), str(script), servers.url, str(rounds), *models]
+
+
+def xai(servers: Servers, rounds: int = 1) -> list[str]:
+    """An answer and a stream; after each round but the last it waits for a line."""
+    return clients.python("xai_grpc.py", f"127.0.0.1:{servers.port}", str(rounds))
 
 
 ASKED = "Name a prime above nine."
@@ -145,6 +152,15 @@ TABLE = (
         _python("openai_sdk.py", "async-http2", "1"), "2.0", answers.CHAT_SIDE_BY_SIDE,
     ),
     Client(
+        "openai, leaves in the middle", "OpenAI: chat", "an event stream that is cut off: estimated",
+        _python("openai_sdk.py", "async-http2-cut", "1"), "2.0", (answers.CHAT_CUT,),
+    ),
+    Client(
+        "anthropic, leaves in the middle", "Anthropic: messages",
+        "an event stream that is cut off: output estimated",
+        _python("anthropic_sdk.py", "sync-cut", "1"), "1.1", (answers.MESSAGES_CUT,),
+    ),
+    Client(
         "anthropic", "Anthropic: messages", "an event stream, brotli",
         _python("anthropic_sdk.py", "sync-stream", "1"), "1.1", (answers.MESSAGES,),
     ),
@@ -155,12 +171,11 @@ TABLE = (
     ),
     Client(
         "node, http2", "Bedrock: Converse", "two AWS event streams at a time",
-        _side_by_side, "2.0", answers.CONVERSE_SIDE_BY_SIDE,
+        side_by_side, "2.0", answers.CONVERSE_SIDE_BY_SIDE,
     ),
     Client(
         "grpcio", "xAI: chat", "gRPC, a message and a stream",
-        lambda servers: clients.python("xai_grpc.py", f"127.0.0.1:{servers.port}"),
-        "2.0", (answers.XAI, answers.XAI_STREAM),
+        xai, "2.0", (answers.XAI, answers.XAI_STREAM),
     ),
     Client(
         "websockets", "OpenAI: realtime", "WebSocket, deflated; a call for each response",

@@ -1,7 +1,8 @@
 // Says what a plan tells it to say, over HTTP/1.1 or HTTP/2, whichever the client negotiates.
 //
-// Usage: server.mjs PLAN CERTIFICATE KEY. PLAN is a list of {path, has, headers, pieces, trailers}: the first whose
+// Usage: server.mjs PLAN CERTIFICATE KEY. PLAN is a list of {path, has, headers, pieces, trailers, unfinished}: the first whose
 // path it is and all of whose `has` the request's body holds is the answer. Pieces are base64, each written on its own.
+// What is unfinished is never ended: the client has to go.
 // Prints the port, then a line of JSON for every request: which answer it got, over which version of HTTP.
 import { readFileSync } from "node:fs";
 import { createSecureServer } from "node:http2";
@@ -26,7 +27,7 @@ async function respond(request, response) {
     response.writeHead(404).end();
     return;
   }
-  const { headers, pieces, trailers } = answers[number];
+  const { headers, pieces, trailers, unfinished } = answers[number];
   const coding = headers["content-encoding"] ?? "identity";
   if (coding !== "identity" && !request.headers["accept-encoding"]?.includes(coding)) {
     response.writeHead(406).end();
@@ -37,6 +38,7 @@ async function respond(request, response) {
     response.write(Buffer.from(piece, "base64"));
     await pause();
   }
+  if (unfinished) return;
   response.addTrailers(trailers);
   response.end();
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.e2e.reading.answers import PLAN
-from tests.e2e.reading.clients import TABLE, Client, Held, held
+from tests.e2e.reading.clients import TABLE, Client, Held, asking, held
 from tests.e2e.reading.sensor import Sensor, in_order, measuring
 from tests.e2e.reading.server import Servers, serving
 from tests.e2e.stack import ROOT, NotReady, wait_for
@@ -38,19 +38,22 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     folder = tmp_path_factory.mktemp("reading")
     with serving(folder) as servers, held(servers) as clients, mapped():
         pids = [client.pid for client in clients.values()]
-        with measuring(folder / "state", pids, "cygrpc") as sensor:
+        with measuring(folder / "state", pids, "cygrpc", "asking") as sensor:
             yield Measured(servers, sensor, clients)
 
 
 @contextmanager
 def mapped() -> Iterator[None]:
-    """A process that has grpcio's library mapped, so that the sensor knows it before its first call."""
-    with subprocess.Popen(
-        [sys.executable, "-c", "import grpc, sys; sys.stdin.read()"], stdin=subprocess.PIPE
-    ) as process:
+    """Processes that have grpcio's library and the Go program mapped: known before their first calls."""
+    python = [sys.executable, "-c", "import grpc, sys; sys.stdin.read()"]
+    with (
+        subprocess.Popen(python, stdin=subprocess.PIPE) as first,
+        subprocess.Popen([str(asking())], stdin=subprocess.PIPE) as second,
+    ):
         yield
-        process.communicate()
-        assert process.returncode == 0
+        for process in (first, second):
+            process.communicate()
+            assert process.returncode == 0
 
 
 @pytest.mark.parametrize("client", TABLE, ids=lambda client: client.name)

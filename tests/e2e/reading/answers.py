@@ -374,53 +374,54 @@ INVOKE_STREAM = Answer(
     headers={"x-amzn-bedrock-content-type": "application/json"},
 )
 
-# -- Gemini: a JSON array, because nobody asked for `alt=sse` ------------------------------------------
-
-_GEMINI = "gemini-2.5-flash"
+# -- Gemini: a JSON array where nobody asks for `alt=sse` -----------------------------------------------
 
 
-def _generated(part: str, usage: dict[str, Any], **candidate: Any) -> dict[str, Any]:
+def _generated(model: str, part: str, usage: dict[str, Any], **candidate: Any) -> dict[str, Any]:
     content = {"parts": [{"text": part}], "role": "model"}
     return {
         "candidates": [{"content": content, "index": 0, **candidate}],
         "usageMetadata": usage,
-        "modelVersion": _GEMINI,
-        "responseId": "q1W2e3R4t5Z6u7I8",
+        "modelVersion": model,
+        "responseId": f"q1W2e3R4t5Z6{usage['promptTokenCount']}",
     }
 
 
-GEMINI = Answer(
-    f"/v1beta/models/{_GEMINI}:streamGenerateContent",
-    "application/json; charset=UTF-8",
-    gzipped(
-        cut(
-            array(
-                [
-                    _generated(
-                        "Eleven is ",
-                        {"promptTokenCount": 191, "candidatesTokenCount": 2, "totalTokenCount": 193},
-                    ),
-                    _generated(
-                        "a prime above nine.",
-                        {
-                            "promptTokenCount": 191,
-                            "candidatesTokenCount": 31,
-                            "thoughtsTokenCount": 197,
-                            "cachedContentTokenCount": 113,
-                            "totalTokenCount": 191 + 31 + 197,
-                        },
-                        finishReason="STOP",
-                    ),
-                ]
-            )
-        )
-    ),
-    Read(
-        "gcp.gemini", "generate_content", _GEMINI, _GEMINI, True,
-        {"input": 191 - 113, "input_cache_read": 113, "output": 31, "output_reasoning": 197},
-    ),
-    headers={"content-encoding": "gzip"},
-)  # fmt: skip
+def _gemini(model: str, prompt: tuple[int, int], answered: tuple[int, int], *, events: bool) -> Answer:
+    """`prompt` is all of it and what of it was cached, `answered` the words and the thoughts."""
+    first = {"promptTokenCount": prompt[0], "candidatesTokenCount": 2, "totalTokenCount": prompt[0] + 2}
+    last = {
+        "promptTokenCount": prompt[0],
+        "candidatesTokenCount": answered[0],
+        "thoughtsTokenCount": answered[1],
+        "cachedContentTokenCount": prompt[1],
+        "totalTokenCount": prompt[0] + sum(answered),
+    }
+    chunks = [
+        _generated(model, "Eleven is ", first),
+        _generated(model, "a prime above nine.", last, finishReason="STOP"),
+    ]
+    buckets = {
+        "input": prompt[0] - prompt[1],
+        "input_cache_read": prompt[1],
+        "output": answered[0],
+        "output_reasoning": answered[1],
+    }
+    return Answer(
+        f"/v1beta/models/{model}:streamGenerateContent",
+        "text/event-stream" if events else "application/json; charset=UTF-8",
+        gzipped(cut(server_sent(chunks) if events else array(chunks))),
+        Read("gcp.gemini", "generate_content", model, model, True, buckets),
+        headers={"content-encoding": "gzip"},
+    )
+
+
+GEMINI = _gemini("gemini-2.5-flash", (191, 113), (31, 197), events=False)
+# Two at a time on one connection.
+GEMINI_SIDE_BY_SIDE = (
+    _gemini("gemini-2.5-pro", (317, 139), (337, 347), events=True),
+    _gemini("gemini-2.5-flash-lite", (349, 23), (353, 359), events=True),
+)
 
 # -- Ollama ------------------------------------------------------------------------------------------
 
@@ -518,6 +519,7 @@ PLAN = (
     INVOKE,
     INVOKE_STREAM,
     GEMINI,
+    *GEMINI_SIDE_BY_SIDE,
     OLLAMA,
     XAI,
     XAI_STREAM,

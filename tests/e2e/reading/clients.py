@@ -10,11 +10,13 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.e2e import clients
 from tests.e2e.reading import answers, realtime
 from tests.e2e.reading.answers import Answer, Read
 from tests.e2e.reading.server import Servers
+from tests.sensor.capture.matrix.software import built_by_go
 
 #: Machines in use take their time.
 ENDS_WITHIN_S = 120
@@ -137,6 +139,16 @@ def xai(servers: Servers, rounds: int = 1) -> list[str]:
     return clients.python("xai_grpc.py", f"127.0.0.1:{servers.port}", str(rounds))
 
 
+def asking() -> Path:
+    """clients/asking, by the Go of this machine."""
+    return built_by_go("asking", clients.FOLDER / "asking")
+
+
+def _go(servers: Servers) -> list[str]:
+    models = [answer.read.request_model for answer in answers.GEMINI_SIDE_BY_SIDE]
+    return [str(asking()), f"127.0.0.1:{servers.port}", str(servers.certificates.ca), *models]
+
+
 ASKED = "Name a prime above nine."
 TABLE = (
     Client(
@@ -189,6 +201,10 @@ TABLE = (
             "-H", "x-goog-api-key: test", *_json({"contents": [{"parts": [{"text": ASKED}]}]}),
         ),
         "2.0", (answers.GEMINI,),
+    ),
+    Client(
+        "Go, net/http", "Gemini: streamGenerateContent", "two event streams at a time, gzip",
+        _go, "2.0", answers.GEMINI_SIDE_BY_SIDE,
     ),
     Client(
         "curl", "Ollama: chat", "JSON lines",

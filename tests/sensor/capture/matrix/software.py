@@ -43,21 +43,21 @@ def node() -> Path:
 
 
 def go() -> Path:
-    return _built_by_go("posting")
+    return built_by_go("posting", CLIENTS / "posting")
 
 
 def stripped_go() -> Path:
-    return _built_by_go("posting-stripped", "-ldflags=-s -w")
+    return built_by_go("posting-stripped", CLIENTS / "posting", "-ldflags=-s -w")
 
 
 @cache
-def _built_by_go(name: str, *flags: str) -> Path:
-    """clients/posting, built by the Go of this machine."""
+def built_by_go(name: str, source: Path, *flags: str) -> Path:
+    """The program in the folder `source`, built by the Go of this machine."""
     program = ROOT / ".setup" / "clients" / name
     compiler = shutil.which("go") or missing("go")
     done = subprocess.run(
         [compiler, "build", *flags, "-o", str(program), "."],
-        cwd=CLIENTS / "posting",
+        cwd=source,
         env={**os.environ, "GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

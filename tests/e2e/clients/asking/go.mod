@@ -1,0 +1,3 @@
+module modelmeter.test/asking
+
+go 1.21

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.proto import wire
 
+from mmproto.credentials import CREDENTIAL_HEADERS
+from mmproto.exchange import ReadingRules, Recognised
 from mmproto.framing.http1 import MessageReader
 from mmproto.framing.http2 import StreamReader
 from mmproto.framing.jsonpick import VALUE, JsonBody
@@ -78,3 +80,22 @@ def test_a_small_body_takes_no_more_memory_in_tiny_pieces() -> None:
     assert held < 128 * 1024
     body.feed(b'"}')
     assert body.finish() == {"model": "m"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["sec-websocket-protocol", "ocp-apim-subscription-key", "cf-aig-authorization", "x-portkey-api-key"],
+)
+def test_a_credential_is_not_handed_on_though_it_is_asked_for(header: str) -> None:
+    rules = ReadingRules(keep_headers=frozenset({header, "x-team"}))
+    asked = wire.request(
+        "api.openai.com",
+        "/v1/chat/completions",
+        wire.chat_request(),
+        headers={header: "openai-insecure-api-key.sk-secret-1", "x-team": "blue"},
+    )
+    [outcome] = wire.read(asked, wire.response(wire.chat_completion()), rules=rules)
+    assert isinstance(outcome, Recognised)
+    assert header in CREDENTIAL_HEADERS
+    assert outcome.headers == {"x-team": "blue"}
+    assert "sk-secret" not in repr(outcome)

@@ -26,6 +26,7 @@ from mmproto.delivery.ingest_client import IngestClient
 from mmproto.delivery.sender import Sender
 from mmproto.delivery.spool import Spool
 from mmproto.delivery.token import ensure_token
+from mmproto.estimation import tokenizer
 from mmproto.exchange import ReadingRules
 from mmproto.exits import Exit
 from mmproto.ratebook import RateBook
@@ -169,6 +170,8 @@ class Router:
             time.time_ns,
             settings.node_name,
         )
+        # Half a second, which no call should have to wait for: many streams bring no usage.
+        tokenizer.load()
         self._door = FrontDoor(
             desk,
             keys=keys,

@@ -177,7 +177,7 @@ def test_a_stream_without_usage_is_held_at_its_bound(
     streamed = BODY | {"stream": True, "max_tokens": 400}
     assert post(router, streamed).status_code == 200
     wait_for("the record", lambda: pipeline.calls)
-    assert pipeline.spent_nano_usd == 0
+    assert 0 < pipeline.spent_nano_usd < CHAT_NANO_USD  # by its estimate; the rest of its bound is held
     refused = post(router)
     assert refused.status_code == 429
     assert "held for calls that reported no usage" in refused.json()["error"]["message"]

@@ -36,7 +36,8 @@ with grpc.secure_channel(sys.argv[1], credentials, options) as channel:
     streamed = channel.unary_stream("/xai_api.Chat/GetCompletionChunk", same, same)
     for left in reversed(range(int(sys.argv[2]))):
         assert whole(REQUEST, metadata=metadata)
-        assert len(list(streamed(REQUEST, metadata=metadata))) == 2
+        packed = streamed(REQUEST, metadata=metadata, compression=grpc.Compression.Gzip)
+        assert len(list(packed)) == 2
         if left:
             print("round", flush=True)
             sys.stdin.readline()

@@ -494,7 +494,8 @@ XAI_STREAM = Answer(
                     ("Eleven", False, 1, 1000),
                     (" is a prime.", True, 239, 987_654_320),
                 )
-            )
+            ),
+            packed=True,
         )
     ),
     Read(
@@ -502,6 +503,7 @@ XAI_STREAM = Answer(
         {"input": 229, "output": 239, "output_reasoning": 233},
         reported_cost_usd="0.098765432",
     ),
+    headers={"grpc-encoding": "gzip"},
     trailers={"grpc-status": "0"},
 )  # fmt: skip
 

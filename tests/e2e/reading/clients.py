@@ -186,7 +186,7 @@ TABLE = (
         side_by_side, "2.0", answers.CONVERSE_SIDE_BY_SIDE,
     ),
     Client(
-        "grpcio", "xAI: chat", "gRPC, a message and a stream",
+        "grpcio", "xAI: chat", "gRPC: a message, a stream of gzip",
         xai, "2.0", (answers.XAI, answers.XAI_STREAM),
     ),
     Client(

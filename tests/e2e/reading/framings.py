@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import gzip
 import json
 import struct
 import zlib
@@ -77,8 +78,10 @@ def _varint(number: int) -> bytes:
     return bytes((*out, number))
 
 
-def grpc(*messages: bytes) -> bytes:
-    return b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
+def grpc(*messages: bytes, packed: bool = False) -> bytes:
+    """Messages with their lengths; `packed` by gzip, each for itself."""
+    bodies = [gzip.compress(message) if packed else message for message in messages]
+    return b"".join(struct.pack(">BI", packed, len(body)) + body for body in bodies)
 
 
 def cut(body: bytes, size: int = 211) -> tuple[bytes, ...]:

@@ -131,8 +131,9 @@ class Brotli:
                 raise Damaged from error
             if piece:
                 yield piece
-            # Only a full buffer leaves output inside, or input: that is the library's to remember.
-            pending, data = len(piece) >= self._LIMIT, b""
+            # What was flushed in the middle comes out by windows, however much room the buffer has, while the
+            # library says that it wants more input: only an empty piece says that nothing is left.
+            pending, data = bool(piece) and not self._brotli.is_finished(), b""
 
 
 class Zstd:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mmproto.framing import bodies
 from mmproto.framing.bodies import BodyDecoder
+from mmproto.score.coding import encode
 
 TEXT = b'{"usage": {"prompt_tokens": 3}}' * 20
 
@@ -120,6 +121,20 @@ def test_unsupported_codings_are_named(encoding: str) -> None:
 def test_plain_bodies_that_claim_to_be_coded(text: bytes, text_kind: bytes, encoding: str, size: int) -> None:
     if not (encoding == "deflate" and text.startswith(b"\n")):
         assert decode(encoding, text_kind + text, size) == (text_kind + text, "")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_all_that_was_flushed_comes_out_though_nothing_follows(encoding: str, size: int) -> None:
+    text = b"".join(b'data: {"number": %d}\n\n' % number for number in range(10_000))
+    flushed = encode(encoding, text, unfinished=True)
+    decoder = BodyDecoder(encoding)
+    out = [
+        piece
+        for start in range(0, len(flushed), size)
+        for piece in decoder.feed(flushed[start : start + size])
+    ]
+    assert b"".join(out) == text
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1,2,3]", b"1", b"data: x\n\n"])

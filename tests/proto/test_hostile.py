@@ -14,6 +14,7 @@ from mmproto.exchange import ReadingRules, Recognised
 from mmproto.framing.http1 import MessageReader
 from mmproto.framing.http2 import StreamReader
 from mmproto.framing.jsonpick import VALUE, JsonBody
+from mmproto.v1.usage_pb2 import Quality, Usage
 
 CHAT = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request())
 
@@ -99,3 +100,20 @@ def test_a_credential_is_not_handed_on_though_it_is_asked_for(header: str) -> No
     assert header in CREDENTIAL_HEADERS
     assert outcome.headers == {"x-team": "blue"}
     assert "sk-secret" not in repr(outcome)
+
+
+@pytest.mark.parametrize("framing", ["close", "chunked"])
+@pytest.mark.parametrize("seen", [1, 2, 3])
+def test_running_counts_of_a_stream_that_just_stops_are_not_exact(framing: str, seen: int) -> None:
+    chunks = wire.chat_chunks(("a", "b", "c"))
+    running = [{**chunk, "usage": wire.chat_usage(30, count)} for count, chunk in enumerate(chunks, 1)]
+    asked = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request(stream=True))
+
+    def usage(events: list[dict[str, object]]) -> Usage:
+        body = wire.sse(events, done=len(events) == len(running))
+        answer = wire.response(body, content_type="text/event-stream", framing=framing)
+        return wire.the_call(wire.read(asked, answer, close=True)).usage
+
+    assert usage(running[:seen]).quality != Quality.QUALITY_EXACT
+    whole = usage(running)
+    assert (whole.quality, whole.tokens["output"]) == (Quality.QUALITY_EXACT, 4)

@@ -109,14 +109,21 @@ class OpenAIChat(Dialect):
     def close(self, *, complete: bool) -> None:
         """Knows now which models took part, and who pays."""
         plans.mark(self.asked, self.facts)
-        if complete or self._usage_is_final:
+        if self._is_settled(complete):
             self.portions += _by_model(self._breakdown, self._usage, self.facts)
             self.is_container = bool(self.portions)
+
+    def _is_settled(self, complete: bool) -> bool:
+        """Whether the last usage is no running sum any more.
+
+        A stream that just stops is cut off, too: the end of a connection may be the end of its body.
+        """
+        return self._usage_is_final or (complete and (self._finished or self.facts.terminated))
 
     def measured(self, *, complete: bool) -> Measured:
         """The last usage; of a stream that was cut off the input only, since the output was still growing."""
         result = openai_usage.measure(self._usage, self.facts, self.quirks)
-        if complete or self._usage_is_final or not result.tokens:
+        if self._is_settled(complete) or not result.tokens:
             return result
         tokens = {bucket: n for bucket, n in result.tokens.items() if bucket.startswith("input")}
         return Measured(tokens, {}, QUALITY_PARTIAL)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.providers.dialect import Asked, Dialect
+from mmproto.providers.dialects.openai import usage as openai_usage
 from mmproto.providers.dialects.openai.chat import OpenAIChat
 from mmproto.providers.facts import Measured, text
 from mmproto.providers.grpc_messages import GrpcCall
@@ -123,7 +124,7 @@ class XaiCall(GrpcCall, OpenAIChat):
 
     def measured(self, *, complete: bool) -> Measured:
         """The last usage. A stream that was cut off has what it told of, its thoughts among it."""
-        measured = super().measured(complete=True)
+        measured = openai_usage.measure(self._usage, self.facts, self.quirks)
         if not complete and measured.tokens:
             measured.quality = QUALITY_PARTIAL
         return measured

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mmproto.framing import bodies
 from mmproto.framing.bodies import BodyDecoder
-from mmproto.score.coding import encode
+from mmproto.score.coding import encode as written
 
 TEXT = b'{"usage": {"prompt_tokens": 3}}' * 20
 
@@ -127,7 +127,7 @@ def test_plain_bodies_that_claim_to_be_coded(text: bytes, text_kind: bytes, enco
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_all_that_was_flushed_comes_out_though_nothing_follows(encoding: str, size: int) -> None:
     text = b"".join(b'data: {"number": %d}\n\n' % number for number in range(10_000))
-    flushed = encode(encoding, text, unfinished=True)
+    flushed = written(encoding, text, unfinished=True)
     decoder = BodyDecoder(encoding)
     out = [
         piece

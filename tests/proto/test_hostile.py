@@ -14,6 +14,7 @@ from mmproto.exchange import ReadingRules, Recognised
 from mmproto.framing.http1 import MessageReader
 from mmproto.framing.http2 import StreamReader
 from mmproto.framing.jsonpick import VALUE, JsonBody
+from mmproto.providers import paths
 from mmproto.v1.usage_pb2 import Quality, Usage
 
 CHAT = wire.request("api.openai.com", "/v1/chat/completions", wire.chat_request())
@@ -117,3 +118,14 @@ def test_running_counts_of_a_stream_that_just_stops_are_not_exact(framing: str, 
     assert usage(running[:seen]).quality != Quality.QUALITY_EXACT
     whole = usage(running)
     assert (whole.quality, whole.tokens["output"]) == (Quality.QUALITY_EXACT, 4)
+
+
+def test_long_paths_are_not_remembered() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            assert not paths.match("GET", "example.com", f"/{number}" + "a" * 50_000, {}).dialect
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1024 * 1024

@@ -47,6 +47,7 @@ _PREPARATIONS: Final = re.compile(
     r".*(/count[_-]tokens|/input_tokens|:countTokens|/tokenize|/batches|/apply)", re.IGNORECASE
 )
 _SLASHES: Final = re.compile(r"//+")
+_MAX_REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,10 @@ def match(method: str, host: str, target: str, extra_hosts: Mapping[str, str]) -
     """Classifies a request. `host` may carry a port; `extra_hosts` is `ReadingRules.hosts`."""
     host = host.lower()
     configured = _configured(host, hosts.without_port(host), extra_hosts) if extra_hosts else ""
-    return _match(method, host, _path(target), configured)
+    path = _path(target)
+    # A path may be as long as a head, and a thousand of those are not remembered.
+    found = _match if len(host) + len(path) <= _MAX_REMEMBERED else _match.__wrapped__
+    return found(method, host, path, configured)
 
 
 def provider_of(host: str, extra_hosts: Mapping[str, str]) -> str:

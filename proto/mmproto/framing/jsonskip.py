@@ -57,6 +57,12 @@ _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"{}[]\\' + _ESCAPE))
 _MAX_PASSES: Final = 32
 
 
+# How far behind an escaped quote its string is looked through at once.
+_FIRST_REACH: Final = 256
+_MAX_REACH: Final = 64 * 1024
+_PAIR: Final = b"\x01\x01"  # as long as the escape that it stands for
+
+
 class Skip:
     """Skips one string or one container after the other.
 
@@ -138,13 +144,25 @@ class Skip:
                 return position
             self._escaped = False
             position += 1
-        start = position
+        reach = _FIRST_REACH
         while (quote := data.find(b'"', position)) >= 0:
-            if quote == start or data[quote - 1] != BACKSLASH or not _odd_backslashes(data, start, quote):
+            if quote == position or data[quote - 1] != BACKSLASH:
                 self.in_string = False
                 return quote + 1
-            position = quote + 1
-        self._escaped = _odd_backslashes(data, start, len(data))
+            # Text full of escaped quotes: they are taken out of a stretch at once, from left to right.
+            stretch = data[position : quote + reach].replace(b"\\\\", _PAIR).replace(b'\\"', _PAIR)
+            end = stretch.find(b'"')
+            if end >= 0:
+                self.in_string = False
+                return position + end + 1
+            position += len(stretch)
+            if stretch.endswith(b"\\"):
+                if position == len(data):
+                    self._escaped = True
+                    return position
+                position += 1
+            reach = min(reach * 2, _MAX_REACH)
+        self._escaped = _odd_backslashes(data, position, len(data))
         return len(data)
 
     def _leap(self, window: bytes) -> bool:

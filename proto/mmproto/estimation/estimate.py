@@ -88,6 +88,8 @@ class Estimate:
         foreseen = self._may_come_without and facts.stream_requested and not asked_for
         if foreseen and family_of(facts.request_model).has_tokenizer:
             self._tokenizer = tokenizer.load()
+            if self._answer is not None and self._tokenizer is not None:
+                self._answer.tokenise(self._tokenizer)
         request.end(self._tokenizer)
 
     def answer_bytes(self, data: bytes, *, streamed: bool) -> None:

@@ -77,12 +77,24 @@ class AnswerText:
     Without a tokenizer, numbers are expected from the provider: so of a long stream a part stands for all.
     """
 
-    __slots__ = ("_held", "_meter", "_samples", "_scanner", "_unmeasured", "_waiting", "size")
+    __slots__ = (
+        "_held",
+        "_keys",
+        "_measured",
+        "_meter",
+        "_samples",
+        "_scanner",
+        "_unmeasured",
+        "_waiting",
+        "size",
+    )
 
     def __init__(self, keys: tuple[bytes, ...], tokenizer: Tokenizer | None, *, streamed: bool) -> None:
+        self._keys = keys
         self._meter: Meter = TokenMeter(tokenizer) if tokenizer is not None else TextMeter()
         self._scanner = TextScanner(keys, self._meter, flowing=True)
         self._samples = streamed and tokenizer is None
+        self._measured = False  # some of it is
         self._held: list[bytes] = []
         self._waiting = 0
         self._unmeasured = 0.0  # tokens of what a sample stood for
@@ -99,6 +111,13 @@ class AnswerText:
             else:
                 self._drain()
 
+    def tokenise(self, tokenizer: Tokenizer) -> None:
+        """The request, seen late, foretells no usage: counts by the tokenizer, if nothing was counted yet."""
+        if not self._measured:
+            self._meter = TokenMeter(tokenizer)
+            self._scanner = TextScanner(self._keys, self._meter, flowing=True)
+            self._samples = False
+
     def lose(self) -> None:
         """Bytes are missing here."""
         self._drain()
@@ -110,6 +129,7 @@ class AnswerText:
         return self._meter.tokens() + self._unmeasured
 
     def _sample(self) -> None:
+        self._measured = True
         sample = b"".join(self._held)[:SAMPLE]
         before = self._meter.tokens()
         self._scanner.feed(sample)
@@ -119,6 +139,7 @@ class AnswerText:
         self._waiting = 0
 
     def _drain(self) -> None:
+        self._measured = self._measured or bool(self._held)
         _measure(self._scanner, b"".join(self._held))
         self._held.clear()
         self._waiting = 0

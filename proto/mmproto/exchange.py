@@ -2,9 +2,9 @@
 
 The sensor (through `reader.ConnectionReader`), the router and the replay of archives all drive the same
 `Exchange`: the heads, then the bodies as they come, in any pieces and still content-encoded, then `end` or
-`abort`. Exactly one `Outcome` comes back, whatever was fed, and besides it what `further` tells. It never raises
-on input, holds a bounded amount however large the bodies are (docs/develop/architecture.md adds it up), and
-keeps nothing of prompts and answers beyond what the dialects' trees name.
+`abort`. Exactly one `Outcome` comes back, whatever was fed, and besides it what `further` tells. It never
+raises on input, holds a bounded amount however large the bodies are (docs/develop/architecture.md adds it
+up), and keeps nothing of prompts and answers beyond what the dialects' trees name.
 """
 
 from __future__ import annotations

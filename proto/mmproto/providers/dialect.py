@@ -190,7 +190,7 @@ class Dialect(ABC):
 
     def take_error(self, error: Any, code: Any = None) -> None:
         """Notes an error object (or text) of the provider."""
-        self.facts.error_type = error_name(error) or text(code)
+        self.facts.error_type = error_name(error) or error_name({"code": code})
 
     # -- the end
 

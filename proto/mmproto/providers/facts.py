@@ -5,6 +5,7 @@ Nothing here has a default that could be taken for a report: "" and None mean th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, DecimalException
@@ -13,6 +14,7 @@ from typing import Any, Final
 from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN, Quality
 
 _MAX_TEXT: Final = 512  # model names, ids and tiers are short; what is longer is damage
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 # Beyond any call's cost in dollars: damage, or another unit.
 _MAX_USD: Final = 1_000_000
 
@@ -92,12 +94,14 @@ def nano_usd(value: Any, per_usd: int = 1) -> int | None:
 
 
 def error_name(error: Any) -> str:
-    """The provider's name for an error: its code where that is a word, else its type, else a numeric code."""
+    """The provider's name for an error: its code where that is a word, else its type, else a numeric code.
+
+    A sentence is no name: it may quote what was asked, or a key.
+    """
     if not isinstance(error, Mapping):
         return ""
     code, kind = error.get("code"), error.get("type") or error.get("status")
-    if isinstance(code, str) and code and not code.isdigit():
-        return text(code)
-    if isinstance(kind, str) and kind:
-        return text(kind)
-    return str(code) if isinstance(code, int | str) and not isinstance(code, bool) else ""
+    for name in (code, kind):
+        if isinstance(name, str) and not name.isdigit() and _NAME.fullmatch(name):
+            return name
+    return str(code) if isinstance(code, int | str) and str(code).lstrip("-").isdigit() else ""

@@ -206,7 +206,8 @@ def test_each_turn_of_a_live_session_is_a_call(host: str, path: str) -> None:
 def test_messages_in_binary_frames_are_json_all_the_same() -> None:
     asked, answered = wire.upgrade(STUDIO, LIVE)
     setup = wire.websocket({"setup": {"model": "models/gemini-live-1"}}, masked=True)
-    said = [wire.websocket(message) for message in ({"setupComplete": {}}, SPOKEN, turn(30, 20))]
+    messages: list[Any] = [{"setupComplete": {}}, SPOKEN, turn(30, 20)]
+    said = [wire.websocket(message) for message in messages]
     binary = b"".join(b"\x82" + frame[1:] for frame in said)
     outcomes = wire.read_turns([(asked, answered), (b"\x82" + setup[1:], binary)], close=True)
     [call] = [outcome.call for outcome in outcomes if isinstance(outcome, Recognised)]

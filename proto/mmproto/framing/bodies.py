@@ -159,8 +159,10 @@ _CHOICES: Final[dict[str, Callable[[bytes, bool], Coding | None]]] = {
 
 def _looks_plain(first: bytes, is_whole: bool) -> bool | None:
     """Whether a body begins like JSON or an event stream; None: it is too short to tell."""
+    if not first[:_LOOK].lstrip(_IGNORED):  # padding, of which JSON may have much
+        return True if is_whole or len(first) >= _LOOK else None
     start = first.lstrip(_IGNORED)
-    if start.startswith(_PLAIN_STARTS) or (not start and (is_whole or len(first) >= _LOOK)):
+    if start.startswith(_PLAIN_STARTS):
         return True
     may_be = any(mark.startswith(start) for mark in _PLAIN_STARTS)
     return None if may_be and not is_whole else False

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -58,7 +59,7 @@ class ControlStore:
                 f"{path} cannot be opened: {error}", "check that the state folder exists and is writable"
             ) from error
         try:
-            self._writer.execute("PRAGMA journal_mode = WAL")
+            _use_wal(self._writer)
             self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute("PRAGMA foreign_keys = ON")
             self._writer.execute("PRAGMA cache_size = -65536")
@@ -116,3 +117,17 @@ class ControlStore:
             for connection in self._open_readers:
                 connection.close()
             self._writer.close()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches to WAL. Of two that open a new file at once one is refused at once, whatever its timeout."""
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return

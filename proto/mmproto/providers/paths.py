@@ -14,12 +14,12 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
-from mmproto.providers import hosts
+from mmproto.providers import hosts, reasons
 from mmproto.providers.catalogue import DIALECTS
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.route import Route
 
-NOT_LLM: Final = "not_llm"
+NOT_LLM: Final = reasons.NOT_LLM
 NOT_AN_OPERATION: Final = "not_an_operation"
 DIALECT_NOT_SUPPORTED: Final = "dialect_not_supported"
 

@@ -11,3 +11,5 @@ PREPARATION: Final = "preparation"
 RESPONSE_PENDING: Final = "response_pending"
 # A look at what was seen, or will be, elsewhere.
 RETRIEVAL: Final = "retrieval"
+# No language model answers there.
+NOT_LLM: Final = "not_llm"

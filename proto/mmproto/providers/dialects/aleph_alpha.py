@@ -15,6 +15,7 @@ from mmproto.framing.jsonpick import EVERY, PRESENT, VALUE, Tree
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import Route
 
 _TREE: Final[Tree] = {
@@ -85,5 +86,5 @@ _ALEPH_ALPHA: Final = frozenset({"aleph_alpha"})
 ROUTES: Final = (
     Route(r".*/(complete|evaluate|explain)", AlephAlphaComplete, providers=_ALEPH_ALPHA),
     Route(r".*/(embed|(batch_)?semantic_embed)", AlephAlphaEmbed, providers=_ALEPH_ALPHA),
-    Route(r".*/(de)?tokenize", AlephAlphaEmbed, providers=_ALEPH_ALPHA, free="token_counting"),
+    Route(r".*/(de)?tokenize", AlephAlphaEmbed, providers=_ALEPH_ALPHA, free=TOKEN_COUNTING),
 )

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Final
 from mmproto.providers.dialects.openai import usage as openai_usage
 from mmproto.providers.dialects.openai.chat import OpenAIChat
 from mmproto.providers.facts import Measured
+from mmproto.providers.reasons import NOT_LLM
 from mmproto.providers.route import Route
 
 _OPERATIONS: Final = {"messages": "chat", "input": "embeddings", "prompt": "text_completion"}
-NOT_A_LANGUAGE_MODEL: Final = "not_llm"
 
 
 class DatabricksInvocation(OpenAIChat):
@@ -34,7 +34,7 @@ class DatabricksInvocation(OpenAIChat):
         if operation:
             self.operation = operation
         else:
-            self.facts.free = NOT_A_LANGUAGE_MODEL
+            self.facts.free = NOT_LLM
 
     def measured(self, *, complete: bool) -> Measured:
         """Embeddings have no output."""

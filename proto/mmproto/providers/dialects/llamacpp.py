@@ -17,6 +17,7 @@ from mmproto.framing.jsonpick import VALUE, Tree
 from mmproto.providers.counts import Counts, divide
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import Route
 
 _TREE: Final[Tree] = {
@@ -82,5 +83,5 @@ class LlamaCompletion(Dialect):
 
 ROUTES: Final = (
     Route(r"(.*/)?(completion|infill)", LlamaCompletion),
-    Route(r"/(tokenize|detokenize|apply-template)", LlamaCompletion, free="token_counting"),
+    Route(r"/(tokenize|detokenize|apply-template)", LlamaCompletion, free=TOKEN_COUNTING),
 )

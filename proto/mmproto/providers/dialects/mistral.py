@@ -15,7 +15,6 @@ Sources: the API reference and the types of Mistral's SDKs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import EVERY, PRESENT, VALUE, Tree
@@ -23,7 +22,9 @@ from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.dialects.openai import usage as openai_usage
 from mmproto.providers.dialects.openai.chat import OpenAIChat
+from mmproto.providers.dialects.speech import SpeechByHeader
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import PREPARATION, RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 _TREE: Final[Tree] = {
@@ -122,27 +123,11 @@ class MistralTranscription(_Mistral):
         return result
 
 
-class MistralSpeech(_Mistral):
+class MistralSpeech(SpeechByHeader, _Mistral):
     """POST .../v1/audio/speech"""
 
-    operation: ClassVar[str] = "speech"
-    answers_bytes: ClassVar[bool] = True
-
-    _characters: str | None = None
-
-    def read_response_head(self, status: int, headers: Mapping[str, str]) -> None:
-        """The characters stand in what the request takes of the rate limit."""
-        super().read_response_head(status, headers)
-        if 200 <= status < 300:
-            self._characters = headers.get("x-ratelimit-input-characters-query-cost")
-
-    def measured(self, *, complete: bool) -> Measured:
-        """Characters."""
-        counts = Counts(self.facts)
-        characters = counts.of_text(self._characters)
-        if characters is None:
-            return Measured()
-        return Measured({}, {"characters": float(characters)}, counts.quality())
+    # What the request takes of the rate limit.
+    characters_header: ClassVar[str] = "x-ratelimit-input-characters-query-cost"
 
 
 class MistralConversation(_Mistral):
@@ -212,7 +197,7 @@ ROUTES: Final = (
     Route(r".*/v1/(chat/)?(moderations|classifications)", MistralModeration, providers=_MISTRAL),
     Route(r".*/agents/completions", OpenAIChat, providers=_MISTRAL),
     Route(r".*/v1/conversations(/[^/]+(/restart)?)?(#stream)?", MistralConversation, providers=_MISTRAL),
-    Route(r".*/v1/batch/jobs", MistralBatch, providers=_MISTRAL, free="preparation"),
-    Route(r".*/v1/batch/jobs(/[^/]+)?", MistralBatch, methods=GET, providers=_MISTRAL, free="retrieval"),
-    Route(r".*/v1/batch/jobs/[^/]+/cancel", MistralBatch, providers=_MISTRAL, free="retrieval"),
+    Route(r".*/v1/batch/jobs", MistralBatch, providers=_MISTRAL, free=PREPARATION),
+    Route(r".*/v1/batch/jobs(/[^/]+)?", MistralBatch, methods=GET, providers=_MISTRAL, free=RETRIEVAL),
+    Route(r".*/v1/batch/jobs/[^/]+/cancel", MistralBatch, providers=_MISTRAL, free=RETRIEVAL),
 )

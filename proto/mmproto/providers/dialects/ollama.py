@@ -23,6 +23,7 @@ from mmproto.framing.payload import Style
 from mmproto.providers.counts import Counts, divide
 from mmproto.providers.dialect import Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import PREPARATION
 from mmproto.providers.route import Route
 
 _TREE: Final[Tree] = {
@@ -83,7 +84,7 @@ class OllamaChat(Dialect):
             self._last = document
             reason = text(document.get("done_reason"))
             if reason in _LOADING:
-                facts.free = "preparation"
+                facts.free = PREPARATION
             elif reason:
                 facts.finish_reasons = [reason]
 

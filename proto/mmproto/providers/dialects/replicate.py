@@ -18,6 +18,7 @@ from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import RETRIEVAL
 from mmproto.providers.route import GET, Route
 
 _TREE: Final[Tree] = {
@@ -84,7 +85,7 @@ ROUTES: Final = (
     Route(r".*/v1/deployments/(?P<deployment>[^/]+/[^/]+)/predictions", ReplicatePrediction),
     Route(r".*/v1/predictions", ReplicatePrediction),
     Route(
-        r"/v1/predictions(/[^/]+)?", ReplicatePrediction, methods=GET, providers=_REPLICATE, free="retrieval"
+        r"/v1/predictions(/[^/]+)?", ReplicatePrediction, methods=GET, providers=_REPLICATE, free=RETRIEVAL
     ),
-    Route(r"/v1/predictions/[^/]+/cancel", ReplicatePrediction, providers=_REPLICATE, free="retrieval"),
+    Route(r"/v1/predictions/[^/]+/cancel", ReplicatePrediction, providers=_REPLICATE, free=RETRIEVAL),
 )

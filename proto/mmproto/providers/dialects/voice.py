@@ -9,13 +9,14 @@ Sources: the API references of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
+from mmproto.providers.dialects.speech import SpeechByHeader
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import RETRIEVAL
 from mmproto.providers.route import GET, POST, Route
 
 _TREE: Final[Tree] = {
@@ -89,27 +90,10 @@ class LeMUR(Transcript):
         return Measured(tokens, {}, counts.quality(whole=len(tokens) == len(found))) if tokens else Measured()
 
 
-class ElevenLabsSpeech(Transcript):
+class ElevenLabsSpeech(SpeechByHeader, Transcript):
     """POST /v1/text-to-speech/{voice} and other ways to sound"""
 
-    operation: ClassVar[str] = "speech"
-    answers_bytes: ClassVar[bool] = True
-
-    _characters: str | None = None
-
-    def read_response_head(self, status: int, headers: Mapping[str, str]) -> None:
-        """What is billed stands in the headers."""
-        super().read_response_head(status, headers)
-        if 200 <= status < 300:
-            self._characters = headers.get("character-cost")
-
-    def measured(self, *, complete: bool) -> Measured:
-        """Characters."""
-        counts = Counts(self.facts)
-        characters = counts.of_text(self._characters)
-        if characters is None:
-            return Measured()
-        return Measured({}, {"characters": float(characters)}, counts.quality())
+    characters_header: ClassVar[str] = "character-cost"
 
 
 _ELEVENLABS: Final = frozenset({"elevenlabs"})
@@ -123,6 +107,6 @@ ROUTES: Final = (
     ),
     Route(r"/v1/speech-to-text", Transcript, POST, _ELEVENLABS),
     Route(r"/v2/transcript", Transcript, POST, _ASSEMBLYAI),
-    Route(r"/v2/transcript(/[^/]+)?", Transcript, GET, _ASSEMBLYAI, free="retrieval"),
+    Route(r"/v2/transcript(/[^/]+)?", Transcript, GET, _ASSEMBLYAI, free=RETRIEVAL),
     Route(r"/lemur/v3/generate/.*", LeMUR, POST, _ASSEMBLYAI),
 )

@@ -17,6 +17,7 @@ from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Asked, Dialect
 from mmproto.providers.dialects.openai.chat import OpenAIChat
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import Route
 
 _TREE: Final[Tree] = {
@@ -134,5 +135,5 @@ ROUTES: Final = (
     Route(rf"{_PLACE}/text/chat(_stream)?", WatsonxChat),
     Route(rf"{_PLACE}/text/embeddings", WatsonxEmbeddings, providers=_WATSONX),
     Route(rf"{_PLACE}/text/rerank", WatsonxRerank, providers=_WATSONX),
-    Route(rf"{_PLACE}/text/tokenization", WatsonxEmbeddings, free="token_counting"),
+    Route(rf"{_PLACE}/text/tokenization", WatsonxEmbeddings, free=TOKEN_COUNTING),
 )

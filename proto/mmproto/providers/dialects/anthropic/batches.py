@@ -15,6 +15,7 @@ from mmproto.framing.payload import Style
 from mmproto.providers.dialect import Asked, Dialect
 from mmproto.providers.dialects.anthropic.messages import MESSAGE, AnthropicMessages
 from mmproto.providers.facts import Measured, Portion, text
+from mmproto.providers.reasons import PREPARATION, RETRIEVAL, TOKEN_COUNTING
 from mmproto.providers.route import GET, Route
 
 _BATCH: Final = "batch"
@@ -99,9 +100,9 @@ class AnthropicBatchResults(AnthropicBatch):
 
 _ALL: Final = frozenset({"GET", "POST", "DELETE"})
 ROUTES: Final = (
-    Route(r".*/v1/messages/count_tokens", AnthropicTokenCount, free="token_counting"),
+    Route(r".*/v1/messages/count_tokens", AnthropicTokenCount, free=TOKEN_COUNTING),
     Route(r".*/v1/messages/batches/[^/]+/results", AnthropicBatchResults, methods=GET),
-    Route(r".*/v1/messages/batches", AnthropicBatch, free="preparation"),
-    Route(r".*/v1/messages/batches/[^/]+(/cancel)?", AnthropicBatch, methods=_ALL, free="retrieval"),
-    Route(r".*/v1/messages/batches", AnthropicBatch, methods=GET, free="retrieval"),
+    Route(r".*/v1/messages/batches", AnthropicBatch, free=PREPARATION),
+    Route(r".*/v1/messages/batches/[^/]+(/cancel)?", AnthropicBatch, methods=_ALL, free=RETRIEVAL),
+    Route(r".*/v1/messages/batches", AnthropicBatch, methods=GET, free=RETRIEVAL),
 )

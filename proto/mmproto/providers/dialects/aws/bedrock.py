@@ -16,6 +16,7 @@ from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.framing.payload import Style
 from mmproto.providers.dialect import REQUEST_TREE, Asked, Dialect
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import GET, POST, Route
 
 AWS: Final = frozenset({"aws.bedrock"})
@@ -128,7 +129,7 @@ def tier_in(document: Mapping[str, Any]) -> str:
 
 
 ROUTES: Final = (
-    Route(rf"{MODEL}/count-tokens", BedrockTokenCount, free="token_counting"),
+    Route(rf"{MODEL}/count-tokens", BedrockTokenCount, free=TOKEN_COUNTING),
     Route(r".*/guardrail/[^/]+/version/[^/]+/apply", BedrockGuardrail, POST, AWS),
     Route(r".*/async-invoke", BedrockAsync, POST, AWS),
     Route(r".*/async-invoke(?:/.+)?", BedrockAsync, GET, AWS, "retrieval"),

@@ -20,9 +20,9 @@ from mmproto.framing.payload import Style
 from mmproto.framing.sse import EventReader
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import REQUEST_TREE, Asked
-from mmproto.providers.dialects.google.vertex_predict import NOT_LLM
 from mmproto.providers.dialects.openai.chat import OpenAIChat
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import NOT_LLM
 from mmproto.providers.route import POST, Route
 from mmproto.v1.usage_pb2 import QUALITY_PARTIAL
 

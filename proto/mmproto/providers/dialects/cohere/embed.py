@@ -15,6 +15,7 @@ from mmproto.framing.jsonpick import PRESENT, VALUE, Tree
 from mmproto.providers.dialect import REQUEST_TREE, Dialect
 from mmproto.providers.dialects.cohere import usage as cohere_usage
 from mmproto.providers.facts import Measured, text
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import Route
 
 _TREE: Final[Tree] = {
@@ -88,5 +89,5 @@ ROUTES: Final = (
     Route(r"/embed", CohereEmbed, providers=_COHERE),
     Route(r"(.*/v1)?/classify", CohereClassify, providers=_COHERE),
     Route(r".*/audio/transcriptions", CohereTranscription, providers=_COHERE),
-    Route(r"(.*/v[12])?/(de)?tokenize", CohereTokenize, providers=_COHERE, free="token_counting"),
+    Route(r"(.*/v[12])?/(de)?tokenize", CohereTokenize, providers=_COHERE, free=TOKEN_COUNTING),
 )

@@ -20,13 +20,12 @@ from mmproto.framing.payload import Style
 from mmproto.providers.dialect import Asked, Dialect
 from mmproto.providers.dialects.google.gemini import GeminiGenerate
 from mmproto.providers.facts import Measured, Portion, text
+from mmproto.providers.reasons import PREPARATION, RETRIEVAL, TOKEN_COUNTING
 from mmproto.providers.route import GET, POST, Route
 
 _GOOGLE: Final = frozenset({"gcp.gemini", "gcp.vertex_ai"})
 _CHANGING: Final = frozenset({"PATCH", "DELETE"})
 _BATCH: Final = "batch"
-RETRIEVAL: Final = "retrieval"
-PREPARATION: Final = "preparation"
 
 
 class _Around(Dialect):
@@ -117,8 +116,8 @@ class GeminiBatchResults(Dialect):
 
 _MODEL: Final = r".*/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+):"
 ROUTES: Final = (
-    Route(rf"{_MODEL}(?:countTokens|computeTokens)", GeminiTokenCount, free="token_counting"),
-    Route(r".*/v1internal:countTokens", GeminiTokenCount, free="token_counting"),
+    Route(rf"{_MODEL}(?:countTokens|computeTokens)", GeminiTokenCount, free=TOKEN_COUNTING),
+    Route(r".*/v1internal:countTokens", GeminiTokenCount, free=TOKEN_COUNTING),
     Route(rf"{_MODEL}(?:batchGenerateContent|asyncBatchEmbedContent)", GeminiBatch, free=PREPARATION),
     Route(r".*/batchPredictionJobs", GeminiBatch, POST, _GOOGLE, PREPARATION),
     Route(r".*/(?:batches|batchPredictionJobs)(?:/[^/]+)?", GeminiBatch, GET | _CHANGING, _GOOGLE, RETRIEVAL),

@@ -22,6 +22,7 @@ from mmproto.providers.facts import text
 from mmproto.providers.grpc_messages import GrpcCall
 from mmproto.providers.protobuf_wire import Table, double, integer, message, present
 from mmproto.providers.protobuf_wire import text as string
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import Route
 
 _MODALITY: Final[Table] = {1: integer("modality"), 2: integer("tokenCount")}
@@ -196,6 +197,6 @@ ROUTES: Final = (
     Route(rf"{_STUDIO}/(?:EmbedContent|BatchEmbedContents)", GeminiEmbedCall),
     Route(rf"{_VERTEX}/EmbedContent", VertexEmbedCall),
     Route(rf"{_VERTEX}/Predict", VertexPredictCall),
-    Route(rf"{_STUDIO}/CountTokens", GeminiCountCall, free="token_counting"),
-    Route(rf"{_VERTEX}/CountTokens", VertexCountCall, free="token_counting"),
+    Route(rf"{_STUDIO}/CountTokens", GeminiCountCall, free=TOKEN_COUNTING),
+    Route(rf"{_VERTEX}/CountTokens", VertexCountCall, free=TOKEN_COUNTING),
 )

@@ -15,6 +15,7 @@ from mmproto.providers.dialect import Dialect
 from mmproto.providers.dialects.anthropic.batches import AnthropicTokenCount
 from mmproto.providers.dialects.anthropic.messages import AnthropicMessages
 from mmproto.providers.dialects.openai.chat import OpenAIChat
+from mmproto.providers.reasons import TOKEN_COUNTING
 from mmproto.providers.route import Route
 
 
@@ -48,9 +49,7 @@ class VertexPartner(_ModelInPath, OpenAIChat):
 
 _RAW: Final = r":(?:rawPredict|streamRawPredict)"
 ROUTES: Final = (
-    Route(
-        rf".*/publishers/anthropic/models/count-tokens[^/:]*{_RAW}", VertexTokenCount, free="token_counting"
-    ),
+    Route(rf".*/publishers/anthropic/models/count-tokens[^/:]*{_RAW}", VertexTokenCount, free=TOKEN_COUNTING),
     Route(rf".*/publishers/anthropic/models/(?P<model>[^/:]+){_RAW}", VertexAnthropic),
     Route(rf".*/(?:models|endpoints)/(?P<model>[^/:]+){_RAW}", VertexPartner),
 )

@@ -17,10 +17,10 @@ from mmproto.framing.payload import Style
 from mmproto.providers.counts import Counts
 from mmproto.providers.dialect import Asked, Dialect
 from mmproto.providers.facts import Measured
+from mmproto.providers.reasons import NOT_LLM
 from mmproto.providers.route import Route
 from mmproto.v1.usage_pb2 import QUALITY_EXACT, QUALITY_PARTIAL
 
-NOT_LLM: Final = "not_llm"
 _TEXT_FIELDS: Final = ("prompt", "content", "messages", "inputs", "text")
 _ANSWER: Final[Tree] = {
     "predictions": {

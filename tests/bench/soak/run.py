@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,6 +260,8 @@ def soak(folder: Path, seconds: float) -> Outcome:
     try:
         run = Soak(folder, sensor, outcome)
         run.prepare()
+        # A program whose code is searched still would get its probes during the soak, and keep them.
+        _until(lambda: not sensor.tell("statistics")["searched"])
         outcome.before = _sample(sensor)
         outcome.others = set(sensor.tell("statistics")["targets"])
         began = time.monotonic()
@@ -269,14 +272,21 @@ def soak(folder: Path, seconds: float) -> Outcome:
             time.sleep(max(0.25, seconds / 120))
             outcome.samples.append(_sample(sensor))
         outcome.seconds = time.monotonic() - began
-        deadline = time.monotonic() + SETTLE_S
-        while True:
+
+        def settled() -> bool:
             outcome.after, outcome.statistics = _sample(sensor), sensor.tell("statistics")
-            if not outcome.problems() or time.monotonic() > deadline:
-                return outcome
-            time.sleep(0.5)
+            return not outcome.problems()
+
+        _until(settled)
+        return outcome
     finally:
         sensor.close()
+
+
+def _until(settled: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SETTLE_S
+    while not settled() and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _sample(sensor: Sensor) -> Sample:

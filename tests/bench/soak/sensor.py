@@ -71,6 +71,7 @@ class Sensor:
 
     def _statistics(self) -> dict[str, Any]:
         statistics = self._capture.statistics()
+        targets = self._capture.targets()
         return {
             "captured": self._captured,
             "missing": self._missing,
@@ -80,7 +81,8 @@ class Sensor:
             "lost": {name: number for name, number in statistics.lost.items() if number},
             "lost_bytes": sum(statistics.lost_bytes.values()),
             "open_connections": statistics.open_connections,
-            "targets": [target.path for target in self._capture.targets()],
+            "targets": [target.path for target in targets],
+            "searched": sum(target.reason == "being_searched" for target in targets),
         }
 
 

@@ -132,8 +132,8 @@ def report(
 def _report(settings: PipelineSettings, url: str | None, tenant: str, span: Any, by: Any) -> dict[str, Any]:
     """The report from whoever has the warehouse: the running pipeline, or else this process."""
     from mmpipeline import report as reports  # noqa: PLC0415
-    from mmpipeline.store.control import ControlStoreError, StoreBusy  # noqa: PLC0415
-    from mmpipeline.store.warehouse_errors import WarehouseError  # noqa: PLC0415
+    from mmpipeline.store.control.store import ControlStoreError, StoreBusy  # noqa: PLC0415
+    from mmpipeline.store.warehouse.errors import WarehouseError  # noqa: PLC0415
 
     try:
         try:

@@ -20,7 +20,7 @@ from mmpipeline.budgets.service import BudgetError, BudgetService, UnknownBudget
 from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.output import output_option, structured, table
 from mmpipeline.status import budget_form
-from mmpipeline.store.control import ControlStore, ControlStoreError, StoreBusy
+from mmpipeline.store.control.store import ControlStore, ControlStoreError, StoreBusy
 from mmproto.exits import Exit
 
 _COLUMNS = ["name", "scope", "period", "spent_usd", "limit_usd", "percent", "unpriced_calls", "state"]

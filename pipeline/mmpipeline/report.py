@@ -15,9 +15,9 @@ from mmpipeline import client
 from mmpipeline.api.spend import group_form
 from mmpipeline.config import PipelineSettings
 from mmpipeline.ingest.writer import WarehouseWriter
-from mmpipeline.store.control import ControlStore
-from mmpipeline.store.warehouse import Warehouse
-from mmpipeline.store.warehouse_shapes import DIMENSIONS, Dimension, Span
+from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.warehouse.shapes import DIMENSIONS, Dimension, Span
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.callform import format_time
 
 _NS = 1_000_000_000

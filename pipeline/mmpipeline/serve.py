@@ -29,9 +29,9 @@ from mmpipeline.ingest.service import IngestService
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control import ControlStore, ControlStoreError
-from mmpipeline.store.warehouse import Warehouse
-from mmpipeline.store.warehouse_errors import WarehouseError
+from mmpipeline.store.control.store import ControlStore, ControlStoreError
+from mmpipeline.store.warehouse.errors import WarehouseError
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.exits import Exit
 
 _log = logging.getLogger(__name__)

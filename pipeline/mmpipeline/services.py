@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mmpipeline.ingest.service import IngestService
     from mmpipeline.ingest.writer import WarehouseWriter
     from mmpipeline.rating.service import RatingService
-    from mmpipeline.store.control import ControlStore
-    from mmpipeline.store.warehouse import Warehouse
+    from mmpipeline.store.control.store import ControlStore
+    from mmpipeline.store.warehouse.warehouse import Warehouse
 
 # Now, in nanoseconds since the epoch.
 Clock = Callable[[], int]
@@ -28,13 +28,13 @@ class Services:
 
     budgets:  `list(tenant=None) -> list[BudgetStatus]`, `get(name, tenant)`, `set(name, ...)`,
               `delete(name, tenant)`, `alerts(limit) -> Sequence[AlertRow]`; shapes in budgets/model.py and
-              store/control_budgets.py. `mmpipeline.status.budget_form` is a budget's JSON form.
+              store/control/budgets.py. `mmpipeline.status.budget_form` is a budget's JSON form.
     rating:   `explain(provider, model, tier, at, usage) -> Charge`, `cards(provider, model)` for the
               prices page, `version`.
     ingest:   `submit(body) -> Future[IngestResult]`, `statistics() -> IngestStatistics` (counters by
               name, outbox rows and age, ledger totals, what has no price).
     writer:   carries rows to the warehouse; `last_error` is "" while it can.
-    control:  the SQLite store behind them; only store/control*.py speaks SQL to it.
+    control:  the SQLite store behind them; only store/control/ speaks SQL to it.
     """
 
     warehouse: Warehouse

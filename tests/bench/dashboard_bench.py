@@ -28,9 +28,9 @@ from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control import ControlStore
-from mmpipeline.store.warehouse import Warehouse
-from mmpipeline.store.warehouse_shapes import Span
+from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.warehouse.shapes import Span
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.v1.call_pb2 import Call, Observer
 from mmproto.v1.usage_pb2 import Quality
 

@@ -13,7 +13,7 @@ from mmpipeline.api import parameters as ask
 from mmpipeline.api.problems import NotFound, documented
 from mmpipeline.api.shapes import CallList
 from mmpipeline.services import Services
-from mmpipeline.store.warehouse_shapes import CallCursor, Filters, StoredCall
+from mmpipeline.store.warehouse.shapes import CallCursor, Filters, StoredCall
 from mmproto.callform import call_to_json
 from mmproto.rating import usd
 

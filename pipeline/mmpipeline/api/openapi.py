@@ -18,8 +18,8 @@ from mmpipeline.ingest.service import IngestService
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control import ControlStore
-from mmpipeline.store.warehouse import Warehouse
+from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.warehouse.warehouse import Warehouse
 
 
 def document() -> bytes:

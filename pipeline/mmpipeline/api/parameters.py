@@ -16,7 +16,7 @@ from fastapi import Query
 
 from mmpipeline.api.problems import BadRequest
 from mmpipeline.budgets.periods import Period, bounds
-from mmpipeline.store.warehouse_shapes import DIMENSIONS, HOUR_NS, Dimension, Filters, Span
+from mmpipeline.store.warehouse.shapes import DIMENSIONS, HOUR_NS, Dimension, Filters, Span
 from mmproto.callform import parse_time
 
 _T = TypeVar("_T")

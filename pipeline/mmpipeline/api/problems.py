@@ -18,9 +18,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from mmpipeline.store.control import StoreBusy
-from mmpipeline.store.warehouse_errors import WarehouseError
-from mmpipeline.store.warehouse_shapes import Unanswerable
+from mmpipeline.store.control.store import StoreBusy
+from mmpipeline.store.warehouse.errors import WarehouseError
+from mmpipeline.store.warehouse.shapes import Unanswerable
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from mmpipeline.api import parameters as ask
 from mmpipeline.api.problems import documented
 from mmpipeline.api.shapes import SpendReport
 from mmpipeline.services import Services
-from mmpipeline.store.warehouse_shapes import CostRow, Dimension, Filters, SpendRow
+from mmpipeline.store.warehouse.shapes import CostRow, Dimension, Filters, SpendRow
 from mmproto.callform import format_time
 from mmproto.rating import usd
 

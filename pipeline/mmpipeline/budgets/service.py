@@ -23,8 +23,8 @@ from mmpipeline.budgets.model import (
     Threshold,
 )
 from mmpipeline.budgets.periods import Period, bounds
-from mmpipeline.store import control_budgets as rows
-from mmpipeline.store.control import ControlStore
+from mmpipeline.store.control import budgets as rows
+from mmpipeline.store.control.store import ControlStore
 from mmproto.callform import format_time
 from mmproto.rating import usd
 

@@ -25,7 +25,7 @@ from mmpipeline.dashboard.overview import CALLER_KINDS, Overview, as_json, gathe
 from mmpipeline.dashboard.tables import Cell, csv_text
 from mmpipeline.dashboard.view import FILTERS, RANGES, UNALLOCATED, read
 from mmpipeline.services import Services
-from mmpipeline.store.warehouse_shapes import Dimension
+from mmpipeline.store.warehouse.shapes import Dimension
 from mmproto import callform, rating, usage
 
 STATIC: Final = Path(__file__).parent / "static"

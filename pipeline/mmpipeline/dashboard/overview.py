@@ -20,8 +20,8 @@ from mmpipeline.dashboard.series import Series, grain_of, over_time
 from mmpipeline.dashboard.view import UNALLOCATED, View
 from mmpipeline.services import Services
 from mmpipeline.status import budget_form
-from mmpipeline.store import control_ledger
-from mmpipeline.store.warehouse_shapes import (
+from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.warehouse.shapes import (
     DAY_NS,
     CostRow,
     Dimension,

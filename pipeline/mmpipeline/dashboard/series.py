@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mmpipeline.dashboard.figures import money, money_column
 from mmpipeline.dashboard.view import View
-from mmpipeline.store.warehouse_shapes import CostRow, Dimension
+from mmpipeline.store.warehouse.shapes import CostRow, Dimension
 
 MOST_GROUPS: Final = 7
 OTHERS: Final = "all others"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-from mmpipeline.store.warehouse_shapes import DAY_NS, HOUR_NS, Filters, Span
+from mmpipeline.store.warehouse.shapes import DAY_NS, HOUR_NS, Filters, Span
 
 UNALLOCATED: Final = "(unallocated)"
 FILTERS: Final = ("team", "application", "provider", "model")

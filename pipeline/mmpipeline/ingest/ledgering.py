@@ -20,11 +20,12 @@ from mmpipeline.ingest.admission import Admitted, Rejected, admit, key_of
 from mmpipeline.ingest.results import IngestResult, Rejection
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store import control_budgets, control_ledger
-from mmpipeline.store.control import ControlStore
-from mmpipeline.store.control_budgets import AlertRow, SpendDelta
-from mmpipeline.store.control_ledger import DecisionRow, LedgerRow
-from mmpipeline.store.warehouse_columns import WarehouseRow, block_of, row_of, row_of_rated
+from mmpipeline.store.control import budgets as control_budgets
+from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control.budgets import AlertRow, SpendDelta
+from mmpipeline.store.control.ledger import DecisionRow, LedgerRow
+from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.warehouse.blocks import WarehouseRow, block_of, row_of, row_of_rated
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.ingest_pb2 import IngestBatch
 from mmproto.v1.routing_pb2 import RoutingDecision

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from mmpipeline.ingest.authority import is_authorised
 from mmpipeline.ingest.results import IngestResult
 from mmpipeline.ingest.service import IngestService, Overloaded, Undecodable
-from mmpipeline.store.control import StoreBusy
+from mmpipeline.store.control.store import StoreBusy
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 CONTENT_TYPE = "application/x-protobuf"

@@ -24,8 +24,8 @@ from google.protobuf.message import DecodeError
 from mmpipeline.ingest.ledgering import Ledgering
 from mmpipeline.ingest.results import IngestResult
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store import control_ledger as ledger
-from mmpipeline.store.control import ControlStore
+from mmpipeline.store.control import ledger
+from mmpipeline.store.control.store import ControlStore
 from mmproto.v1.ingest_pb2 import IngestBatch
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mmpipeline.store import control_ledger
-from mmpipeline.store.control import ControlStore, StoreBusy
+from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control.store import ControlStore, StoreBusy
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from mmpipeline.budgets.periods import Period
 from mmpipeline.budgets.service import BudgetError, BudgetService, UnknownBudget
 from mmpipeline.ingest.service import IngestService
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store.control import ControlStore
+from mmpipeline.store.control.store import ControlStore
 from mmproto.callform import parse_time
 from mmproto.v1.call_pb2 import OBSERVER_ROUTER, Call
 from tests.pipeline.calls import COST, NOW, batch, call_id, make_call

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmpipeline.ingest.authority import TokenError, ingest_token, is_authorised
-from mmpipeline.store.control import ControlStore, ControlStoreError
-from mmpipeline.store.control_migrations import Migration, MigrationError, migrate, migrations
+from mmpipeline.store.control.migrations import Migration, MigrationError, migrate, migrations
+from mmpipeline.store.control.store import ControlStore, ControlStoreError
 
 
 def test_a_new_store_has_every_step_and_keeps_its_id(tmp_path: Path) -> None:

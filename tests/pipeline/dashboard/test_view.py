@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmpipeline.dashboard.series import grain_of, over_time
 from mmpipeline.dashboard.view import RANGES, UNALLOCATED, read
-from mmpipeline.store.warehouse_shapes import CostRow
+from mmpipeline.store.warehouse.shapes import CostRow
 from tests.pipeline.running import NOW_NS
 
 

@@ -22,9 +22,9 @@ from mmpipeline.ingest.service import IngestService, Overloaded, Undecodable
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store import control_ledger
-from mmpipeline.store.control import ControlStore
-from mmpipeline.store.control_ledger import LedgerTotals
+from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control.ledger import LedgerTotals
+from mmpipeline.store.control.store import ControlStore
 from mmproto.v1.call_pb2 import OBSERVER_ROUTER, OBSERVER_SDK, OBSERVER_SENSOR, Call, Observer
 from mmproto.v1.ingest_pb2 import IngestBatch
 from mmproto.v1.routing_pb2 import RoutingDecision

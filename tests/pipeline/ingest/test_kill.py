@@ -21,11 +21,12 @@ import orjson
 import pytest
 
 from mmpipeline.budgets.periods import Period, bounds
-from mmpipeline.store import control_budgets, control_ledger
-from mmpipeline.store.control import ControlStore
-from mmpipeline.store.control_ledger import LedgerTotals
-from mmpipeline.store.warehouse import Warehouse
-from mmpipeline.store.warehouse_shapes import Span
+from mmpipeline.store.control import budgets as control_budgets
+from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control.ledger import LedgerTotals
+from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.warehouse.shapes import Span
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.v1.call_pb2 import OBSERVER_ROUTER
 from mmproto.v1.ingest_pb2 import IngestBatch
 from tests.pipeline.calls import COST, batch, call_id, make_call

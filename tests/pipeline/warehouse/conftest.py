@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpipeline.store.warehouse import Warehouse
+from mmpipeline.store.warehouse.warehouse import Warehouse
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpipeline.rating.rated import RatedCall
-from mmpipeline.store.schema import OTHER_TOKENS, TOKEN_COLUMNS
-from mmpipeline.store.warehouse_columns import block_of, row_of_rated
+from mmpipeline.store.warehouse.blocks import block_of, row_of_rated
+from mmpipeline.store.warehouse.schema import OTHER_TOKENS, TOKEN_COLUMNS
 from mmproto.v1.call_pb2 import Call
 from tests.pipeline.blocks import columns_in, rows_in
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from mmpipeline.rating.rated import RatedCall
-from mmpipeline.store.warehouse import Warehouse
-from mmpipeline.store.warehouse_shapes import Span
+from mmpipeline.store.warehouse.shapes import Span
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from tests.pipeline.warehouse.ledger import HOUR_NS, MONDAY_NS, rated
 
 WEEK = Span(MONDAY_NS, MONDAY_NS + 7 * 24 * HOUR_NS)
@@ -18,7 +18,7 @@ SIZE = 97
 WRITER = """
 import sys
 from pathlib import Path
-from mmpipeline.store.warehouse import Warehouse
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from tests.pipeline.warehouse.test_kill import BATCHES, batch
 warehouse = Warehouse.open(Path(sys.argv[1]))
 for number in range(BATCHES):

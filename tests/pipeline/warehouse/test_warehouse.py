@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmpipeline.store.schema import TENANT_TABLES
-from mmpipeline.store.warehouse import Warehouse
-from mmpipeline.store.warehouse_errors import WarehouseFailed, WarehouseLocked, WarehouseTooNew
-from mmpipeline.store.warehouse_shapes import CostRow, Filters, Span, SpendRow, Unanswerable
+from mmpipeline.store.warehouse.errors import WarehouseFailed, WarehouseLocked, WarehouseTooNew
+from mmpipeline.store.warehouse.schema import TENANT_TABLES
+from mmpipeline.store.warehouse.shapes import CostRow, Filters, Span, SpendRow, Unanswerable
+from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto import usage
 from mmproto.v1.call_pb2 import Observer
 from mmproto.v1.usage_pb2 import Quality
@@ -262,8 +262,8 @@ def test_a_second_process_is_told_that_the_folder_is_taken(tmp_path: Path) -> No
             Warehouse.open(tmp_path / "w")
         program = (
             "import sys; from pathlib import Path\n"
-            "from mmpipeline.store.warehouse import Warehouse\n"
-            "from mmpipeline.store.warehouse_errors import WarehouseLocked\n"
+            "from mmpipeline.store.warehouse.warehouse import Warehouse\n"
+            "from mmpipeline.store.warehouse.errors import WarehouseLocked\n"
             "try: Warehouse.open(Path(sys.argv[1]))\n"
             "except WarehouseLocked as error: print(error.hint)\n"
         )

@@ -27,8 +27,8 @@ from typing import Any, Final
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from mmpipeline.store.schema import TENANT_TABLES
-from mmpipeline.store.warehouse_errors import WarehouseFailed, WarehouseLocked
+from mmpipeline.store.warehouse.errors import WarehouseFailed, WarehouseLocked
+from mmpipeline.store.warehouse.schema import TENANT_TABLES
 
 # Pages ask their questions one after another, so that two readers serve two people at once.
 _READERS: Final = 2

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmpipeline.budgets.model import Action, Budget, BudgetStatus, Crossing, Threshold
 from mmpipeline.budgets.periods import Period, bounds
-from mmpipeline.store.control import ControlStore
+from mmpipeline.store.control.store import ControlStore
 
 _COLUMNS = "id, tenant, name, scope, period, limit_nano_usd, thresholds, created_at_unix_ns"
 

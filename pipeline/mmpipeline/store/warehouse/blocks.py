@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from mmpipeline.rating.rated import RatedCall
-from mmpipeline.store.schema import OTHER_TOKENS, TOKEN_COLUMNS
+from mmpipeline.store.warehouse.schema import OTHER_TOKENS, TOKEN_COLUMNS
 from mmproto.v1.call_pb2 import Call, Observer
 from mmproto.v1.usage_pb2 import Quality
 

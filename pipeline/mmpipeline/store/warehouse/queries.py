@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mmpipeline.store.schema import TOKEN_TOTALS, summed
-from mmpipeline.store.warehouse_shapes import CallCursor, Dimension, Filters, Span, Unanswerable
+from mmpipeline.store.warehouse.schema import TOKEN_TOTALS, summed
+from mmpipeline.store.warehouse.shapes import CallCursor, Dimension, Filters, Span, Unanswerable
 
 _TIME_GROUPS: Final = {
     "hour": "formatDateTime(at, '%Y-%m-%dT%H:00:00Z')",

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mmpipeline.store.control_migrations import MigrationError, migrate
+from mmpipeline.store.control.migrations import MigrationError, migrate
 
 _BUSY_TIMEOUT_S = 10.0
 

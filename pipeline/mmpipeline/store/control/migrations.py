@@ -38,7 +38,7 @@ class Migration:
 
 def migrations() -> list[Migration]:
     """The steps that this code knows, in order."""
-    folder = files("mmpipeline.store") / "migrations"
+    folder = files("mmpipeline.store.control") / "steps"
     found = [
         Migration(int(match.group(1)), entry.name, entry.read_text(encoding="utf-8"))
         for entry in folder.iterdir()

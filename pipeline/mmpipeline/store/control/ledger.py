@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from mmpipeline.store.control import ControlStore
+from mmpipeline.store.control.store import ControlStore
 
 # Ids per lookup: a fixed number, so that SQLite keeps one prepared statement.
 _CHUNK = 256

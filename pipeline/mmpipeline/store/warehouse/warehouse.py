@@ -4,7 +4,7 @@ One door for writing (`insert`, idempotent by token) and one method for each que
 sums read roll-ups only; only the two that show single calls read the raw table, and those along its key.
 """
 
-# Statements are put together from names in closed tables; values are always bound (see warehouse_sql).
+# Statements are put together from names in closed tables; values are always bound (see queries).
 # ruff: noqa: S608
 
 from __future__ import annotations
@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mmpipeline.rating.rated import RatedCall
-from mmpipeline.store import warehouse_sql as sql
-from mmpipeline.store.schema import MIGRATIONS, OTHER_TOKENS, TENANT_TABLES, TOKEN_COLUMNS, VERSIONS_TABLE
-from mmpipeline.store.warehouse_columns import block_of, row_of_rated
-from mmpipeline.store.warehouse_engine import Engine, quoted
-from mmpipeline.store.warehouse_errors import WarehouseTooNew
-from mmpipeline.store.warehouse_shapes import (
+from mmpipeline.store.warehouse import queries as sql
+from mmpipeline.store.warehouse.blocks import block_of, row_of_rated
+from mmpipeline.store.warehouse.engine import Engine, quoted
+from mmpipeline.store.warehouse.errors import WarehouseTooNew
+from mmpipeline.store.warehouse.schema import (
+    MIGRATIONS,
+    OTHER_TOKENS,
+    TENANT_TABLES,
+    TOKEN_COLUMNS,
+    VERSIONS_TABLE,
+)
+from mmpipeline.store.warehouse.shapes import (
     CallCursor,
     CallPage,
     CostRow,
@@ -84,7 +90,7 @@ class Warehouse:
             self.insert_blocks([block_of([row_of_rated(row) for row in rows])], token)
 
     def insert_blocks(self, blocks: Sequence[bytes], token: str) -> None:
-        """Append rows that are blocks already (see warehouse_columns), as `insert` does."""
+        """Append rows that are blocks already (see blocks), as `insert` does."""
         self._engine.insert("calls", b"".join(blocks), token)
 
     def spend(

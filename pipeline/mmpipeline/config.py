@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmproto.settings import STATE_DIR, configuration_files, read, setting
+from mmproto.kafka.settings import KafkaSettings
+from mmproto.settings import STATE_DIR, Secret, configuration_files, read, setting
 
 PRODUCT = "pipeline"
 
@@ -27,9 +28,56 @@ class Rating:
 
 
 @dataclass(frozen=True, slots=True)
-class Warehouse:
-    """How rows go to the warehouse."""
+class Control:
+    """Where budgets, prices and the ledger are kept."""
 
+    url: Secret = setting(
+        Secret(""),
+        about="postgresql://USER@HOST/DATABASE of the ordinary role; empty: SQLite in the state folder",
+    )
+    owner_url: Secret = setting(
+        Secret(""), about="the same as the role that owns the tables, for `mmpipeline ledger migrate` alone"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """How long the ledger keeps what grows with the calls."""
+
+    keep_ids_days: int = setting(
+        62, about="how long a call that comes again is known; older ones are refused", minimum=2, maximum=4000
+    )
+    keep_charges_days: int = setting(
+        400, about="how long single charges are kept; what was spent stays", minimum=2, maximum=4000
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """`mmpipeline work` and `mmpipeline sink`."""
+
+    batch_calls: int = setting(10_000, about="calls of one transaction at most", minimum=1, maximum=100_000)
+    dead_letters: int = setting(
+        1_000, about="messages put aside as unreadable before the worker stops", minimum=0, maximum=1_000_000
+    )
+    metrics_listen: str = setting(
+        "127.0.0.1:9466", about="where Prometheus metrics are served; empty: nowhere"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Warehouse:
+    """Where calls are kept for analysis, and how they get there."""
+
+    url: Secret = setting(
+        Secret(""),
+        about="http(s)://USER:PASSWORD@HOST:8123/DATABASE of ClickHouse; empty: chDB in the state folder",
+    )
+    cluster: str = setting("", about="name of the ClickHouse cluster; empty: a single server")
+    keep_days: int = setting(0, about="how long calls are kept; 0: for ever", minimum=0, maximum=40_000)
+    keep_days_by_tenant: Mapping[str, int] = setting(
+        factory=dict, about="the same for single tenants, by name"
+    )
     gather: float = setting(
         1.0, about="how long rows gather before an insert", unit="seconds", minimum=0.0, maximum=60.0
     )
@@ -43,7 +91,11 @@ class PipelineSettings:
     state_dir: Path = setting(STATE_DIR, about="folder of all state; shared with sensor and router")
     listen: Listen = setting(factory=Listen, about="where to listen")
     rating: Rating = setting(factory=Rating, about="prices")
+    control: Control = setting(factory=Control, about="budgets, prices and the ledger")
+    ledger: Ledger = setting(factory=Ledger, about="the ledger's age")
     warehouse: Warehouse = setting(factory=Warehouse, about="the warehouse")
+    kafka: KafkaSettings = setting(factory=KafkaSettings, about="the way between the processes")
+    worker: Worker = setting(factory=Worker, about="the processes that read Kafka")
     log_level: str = setting("INFO", about="DEBUG, INFO, WARNING or ERROR")
 
     def __post_init__(self) -> None:

@@ -96,6 +96,7 @@ class CatalogueError(Exception):
     """The installed catalogue has a shape that this module does not know; prices cannot be trusted."""
 
 
+@cache  # the library reads its metadata anew each time, which takes longer than to compile a model
 def catalogue_version() -> str:
     """Name and version of the installed catalogue."""
     return f"genai-prices {version('genai-prices')}"

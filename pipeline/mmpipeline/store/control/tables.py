@@ -234,18 +234,9 @@ counters = Table(
 # Facts about this store: its id, the version of the budgets, up to which day calls are dropped.
 meta = Table("meta", metadata, Column("key", Text, primary_key=True), _text("value"))
 
-# Books of prices as they were imported, each as a whole: the newest that is not withdrawn is charged by.
-rate_books = Table(
-    "rate_books",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    _text("version"),
-    _text("sources"),
-    _number("imported_at_unix_ns"),
-    UniqueConstraint("version"),
-)
-
-# Cards by id (the id carries a digest of the prices, so one id never means two prices). Never changed.
+# Prices are only ever appended, in five tables that say one thing each (prices.py). A card by its id, which
+# carries a digest of its prices, so that one id never means two; when it ends and who says so belongs to
+# the book that holds it.
 rate_cards = Table(
     "rate_cards",
     metadata,
@@ -258,18 +249,48 @@ rate_cards = Table(
     Index("rate_cards_model", "provider", "model"),
 )
 
-# What each book holds of a model, in the order in which names are matched: the clause, the card ids.
-rate_book_models = Table(
-    "rate_book_models",
+# The models of a provider, in the order in which names are matched, by a digest of what it says: books
+# that agree about a provider share it. Array of {"model", "match", "cards": [{"id", "effective_to"?,
+# "sources"}]}.
+rate_shelves = Table(
+    "rate_shelves",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("provider"),
+    Column("models", JSON, nullable=False),
+)
+
+# A book by its version, which carries a digest of all that it holds. `aliases`: other names of providers.
+rate_books = Table(
+    "rate_books",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("aliases", JSON, nullable=False),
+)
+
+rate_book_shelves = Table(
+    "rate_book_shelves",
     metadata,
     _text("version"),
     _text("provider"),
-    Column("position", Integer, nullable=False),
-    _text("model"),
     Column("is_override", Boolean, nullable=False),
-    Column("match", JSON, nullable=False),
-    # Array of {"id", "effective_to_unix_ns"}: the end of a card's time belongs to the book.
-    Column("cards", JSON, nullable=False),
-    PrimaryKeyConstraint("version", "provider", "is_override", "position"),
+    _text("shelf"),
+    PrimaryKeyConstraint("version", "provider", "is_override"),
+    ForeignKeyConstraint(["version"], ["rate_books.version"]),
+    ForeignKeyConstraint(["shelf"], ["rate_shelves.id"]),
+)
+
+# When which book was imported: the newest is charged by. A book that is imported again after another holds
+# again.
+rate_imports = Table(
+    "rate_imports",
+    metadata,
+    Column("seq", _Number, primary_key=True, autoincrement=True),
+    _text("version"),
+    _number("at_unix_ns"),
+    # What it was made from, for people.
+    _text("source"),
+    # A digest of what a process that starts would make a book from; "" where a command was told a file.
+    _text("made_from"),
     ForeignKeyConstraint(["version"], ["rate_books.version"]),
 )

@@ -48,7 +48,7 @@ up: setup ## Start sensor, pipeline and router on this machine; Ctrl-C stops the
 	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal up --state "$(STATE)" $(PORTS)
 
 .PHONY: demo
-demo: setup-dev ## As up, with a local stand-in for the providers and real programs calling it: no API key needed
+demo: $(SETUP)/system-test setup ## As up, with a local stand-in for the providers and real programs calling it: no API key needed
 	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal demo --state "$(STATE)" $(PORTS)
 
 .PHONY: install
@@ -65,8 +65,12 @@ uninstall: ## Remove what `make install` put in place; configuration and data st
 setup: $(ENVIRONMENT) build ## Install what is missing, then build: packages, .venv, BPF objects, protobuf code, front end
 	@$(if $(filter $@,$(MAKECMDGOALS)),echo "set up; next: make up or make demo")
 
+.PHONY: setup-distributed
+setup-distributed: $(SETUP)/kafka/complete setup ## The same, with PostgreSQL and a broker of Apache Kafka on top
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo "set up; next: make up SHAPE=distributed")
+
 .PHONY: setup-dev
-setup-dev: $(SETUP)/system-test setup ## The same, with what `make test`, `make check` and `make demo` need on top
+setup-dev: $(SETUP)/system-test $(SETUP)/kafka/complete setup ## The same, with what `make test` and `make check` need on top
 	@$(if $(filter $@,$(MAKECMDGOALS)),echo "set up; next: make test")
 
 .PHONY: test
@@ -98,7 +102,7 @@ format: setup-dev ## Put every file into the house format
 .PHONY: bench
 bench: setup-dev ## Measure: probe cost, sensor, router, ingest, dashboard queries (docs/performance.md)
 	@set -e; for bench in $(sort $(basename $(notdir $(wildcard tests/bench/*_bench.py)))); do \
-		echo "== $$bench"; $(BIN)/python -m "tests.bench.$$bench"; \
+		echo "== $$bench"; $(PYTHON_ENVIRONMENT) $(BIN)/python -m "tests.bench.$$bench"; \
 	done
 
 .PHONY: soak
@@ -130,7 +134,7 @@ clean: ## Remove everything that set-up and the tests have made; your data in ST
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # What is built, and from what.
 
@@ -184,6 +188,18 @@ $(SETUP)/system-runtime: packaging/apt/runtime.txt packaging/local/system-packag
 # After the runtime's, because apt works for one at a time.
 $(SETUP)/system-test: packaging/apt/test.txt packaging/local/system-packages.sh | $(SETUP)/system-runtime
 	@$(if $(filter ready,$(SYSTEM)),:,packaging/local/system-packages.sh test)
+	@touch $@
+
+$(SETUP)/system-distributed: packaging/apt/distributed.txt packaging/local/system-packages.sh | $(SETUP)/system-runtime
+	@$(if $(filter ready,$(SYSTEM)),:,packaging/local/system-packages.sh distributed)
+	@touch $@
+
+# The stamp goes with the folder.
+$(SETUP)/kafka/complete: packaging/kafka/pom.xml | $(SETUP)/system-distributed
+	@echo "setup: Apache Kafka"
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/$(@D)" >$(SETUP)/maven.log 2>&1 || \
+		{ echo "setup: Maven failed: $$(grep -m1 ERROR $(SETUP)/maven.log) (all of it: $(SETUP)/maven.log)" >&2; exit 1; }
 	@touch $@
 
 # QEMU is nothing that the other targets need.

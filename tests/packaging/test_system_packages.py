@@ -28,7 +28,7 @@ def dpkg(tmp_path: Path) -> Path:
 
 
 def missing(
-    dpkg: Path, release: Path = THIS_MACHINE, lists: tuple[str, ...] = ("runtime", "test")
+    dpkg: Path, release: Path = THIS_MACHINE, lists: tuple[str, ...] = ("runtime", "test", "distributed")
 ) -> list[str]:
     path = f"{dpkg}:{os.environ['PATH']}"
     return run(str(SCRIPT), "--print", *lists, PATH=path, OS_RELEASE=str(release)).stdout.splitlines()
@@ -60,7 +60,7 @@ def test_every_package_exists_in_this_distribution(dpkg: Path) -> None:
 
 
 def test_nothing_is_missing_after_set_up() -> None:
-    assert run(str(SCRIPT), "--print", "runtime", "test").stdout == ""
+    assert run(str(SCRIPT), "--print", "runtime", "test", "distributed").stdout == ""
 
 
 def test_only_ubuntu_22_04_gets_a_python_beside_its_own(dpkg: Path) -> None:

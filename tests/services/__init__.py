@@ -1,0 +1,1 @@
+"""The real services as fixtures: one of each for a whole run, started by the first test that asks."""

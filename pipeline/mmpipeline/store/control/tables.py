@@ -57,6 +57,8 @@ call_ids = Table(
     Column("quality", SmallInteger, nullable=False),
     _number("seq"),
     PrimaryKeyConstraint("id", "day"),
+    postgresql_partition_by="RANGE (day)",
+    sqlite_with_rowid=False,
 )
 
 # Every charge and every charge taken back (sign -1), appended and never changed: a sum over
@@ -85,6 +87,7 @@ charges = Table(
     # The protobuf Call as it was charged: what takes the row back in the warehouse, and what a reprice rates.
     Column("call", LargeBinary, nullable=False),
     PrimaryKeyConstraint("seq", "day"),
+    postgresql_partition_by="RANGE (day)",
 )
 
 budgets = Table(
@@ -205,6 +208,8 @@ outbox = Table(
     _number("queued_at_unix_ns"),
     Column("payload", LargeBinary, nullable=False),
     Index("outbox_lane", "lane", "seq"),
+    # A number must never come again: it is part of the token.
+    sqlite_autoincrement=True,
 )
 
 # How far each partition is charged: the next offset to read. Committed with the charges, so that neither

@@ -36,8 +36,11 @@ _BUSY_TIMEOUT_S = 10.0
 _SQLITE = "sqlite:///"
 
 # A transaction that waits longer for a row, or that a stopped process holds open, gives way: its work is
-# done again, by whoever has the partition then.
-_POSTGRESQL_OPTIONS = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+# done again, by whoever has the partition then. What is committed must stay: rows leave for the warehouse
+# under the name that a commit gave them.
+_POSTGRESQL_OPTIONS = (
+    "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c synchronous_commit=on"
+)
 
 Dialect = Literal["sqlite", "postgresql"]
 Role = Literal["worker", "app"]

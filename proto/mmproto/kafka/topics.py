@@ -41,7 +41,7 @@ TOPICS: Final = (
         True,
         {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS), "max.message.bytes": str(8 << 20)},
     ),
-    Topic(ACTIONS, False, {"cleanup.policy": "compact"}),
+    Topic(ACTIONS, False, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
     Topic(RATES, False, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
     Topic(DEADLETTER, False, {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}),
 )
@@ -50,3 +50,7 @@ TOPICS: Final = (
 CONTENT_TYPE_HEADER: Final = "content-type"
 SCHEMA_HEADER: Final = "schema"
 SCHEMA_VERSION_HEADER: Final = "schema-version"
+#: Of a state on ACTIONS: the moment it holds for, unix nanoseconds in decimal, by the store's clock.
+AS_OF_HEADER: Final = "as-of"
+#: Of a book on RATES: its version.
+VERSION_HEADER: Final = "version"

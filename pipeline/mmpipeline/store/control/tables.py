@@ -285,8 +285,8 @@ rate_book_shelves = Table(
     ForeignKeyConstraint(["shelf"], ["rate_shelves.id"]),
 )
 
-# When which book was imported: the newest is charged by. A book that is imported again after another holds
-# again.
+# When which book was imported: the newest that holds is charged by. A book that is imported again after
+# another holds again.
 rate_imports = Table(
     "rate_imports",
     metadata,
@@ -297,5 +297,7 @@ rate_imports = Table(
     _text("source"),
     # A digest of what a process that starts would make a book from; "" where a command was told a file.
     _text("made_from"),
+    # False where it only says that this `made_from` makes a book that was imported before.
+    Column("holds", Boolean, nullable=False),
     ForeignKeyConstraint(["version"], ["rate_books.version"]),
 )

@@ -17,6 +17,9 @@ STATE ?= .modelmeter
 # Their ports, where the usual ones are taken: make up PIPELINE_PORT=9780 ROUTER_PORT=9790 METRICS_PORT=0
 PORTS = $(if $(PIPELINE_PORT),--pipeline-port $(PIPELINE_PORT)) $(if $(ROUTER_PORT),--router-port $(ROUTER_PORT)) \
 	$(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
+# `make up` and `make demo`: embedded (one process) or distributed (Kafka, PostgreSQL, workers; on loopback).
+SHAPE ?= embedded
+LOCAL_SETUP = $(if $(filter distributed,$(SHAPE)),setup-distributed)
 # `make SYSTEM=ready ...` leaves the distribution's packages alone.
 SYSTEM ?= install
 # `make soak` and `make fuzz`: how long.
@@ -44,12 +47,12 @@ endif
 ##@ Use
 
 .PHONY: up
-up: setup ## Start sensor, pipeline and router on this machine; Ctrl-C stops them. STATE=/path keeps the data elsewhere
-	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal up --state "$(STATE)" $(PORTS)
+up: $(LOCAL_SETUP) setup ## Start sensor, pipeline and router on this machine; Ctrl-C stops them. STATE=/path SHAPE=distributed
+	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal up --shape "$(SHAPE)" --state "$(STATE)" $(PORTS)
 
 .PHONY: demo
-demo: $(SETUP)/system-test setup ## As up, with a local stand-in for the providers and real programs calling it: no API key needed
-	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal demo --state "$(STATE)" $(PORTS)
+demo: $(SETUP)/system-test $(LOCAL_SETUP) setup ## As up, with a local stand-in for the providers and real programs calling it: no API key needed
+	@$(PYTHON_ENVIRONMENT) exec $(BIN)/python -m mmlocal demo --shape "$(SHAPE)" --state "$(STATE)" $(PORTS)
 
 .PHONY: install
 install: setup ## Install into PREFIX (/usr/local) with systemd units and configuration; DESTDIR=/path to stage

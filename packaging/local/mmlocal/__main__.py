@@ -12,6 +12,7 @@ import click
 from mmlocal.daemons import Ports
 from mmlocal.demo import demo
 from mmlocal.process import Say, ServiceFailed
+from mmlocal.shapes import SHAPES, Shape
 from mmlocal.supervisor import AlreadyRunning, Stopped, only_one
 from mmlocal.up import say, up
 from mmproto.exits import Exit
@@ -35,11 +36,18 @@ PORTS = (
         "--metrics-port", type=PORT, help="Port of the sensor's metrics, if not 8785; 0 takes a free one."
     ),
 )
-Command = Callable[[Path, int | None, int | None, int | None], None]
+SHAPE = click.option(
+    "--shape",
+    type=click.Choice(sorted(SHAPES)),
+    default="embedded",
+    show_default=True,
+    help="embedded: one process, nothing else. distributed: Kafka, PostgreSQL, workers.",
+)
+Command = Callable[[str, Path, int | None, int | None, int | None], None]
 
 
 def options(command: Command) -> Command:
-    for option in (*reversed(PORTS), STATE):
+    for option in (*reversed(PORTS), STATE, SHAPE):
         command = option(command)
     return command
 
@@ -52,29 +60,39 @@ def main() -> None:
 @main.command(name="up")
 @options
 def up_command(
-    state: Path, pipeline_port: int | None, router_port: int | None, metrics_port: int | None
+    shape: str, state: Path, pipeline_port: int | None, router_port: int | None, metrics_port: int | None
 ) -> None:
     """Start pipeline, sensor and router."""
-    sys.exit(run(up, state, Ports(pipeline_port, router_port, metrics_port)))
+    sys.exit(run(up, shape, state, Ports(pipeline_port, router_port, metrics_port)))
 
 
 @main.command(name="demo")
 @options
 def demo_command(
-    state: Path, pipeline_port: int | None, router_port: int | None, metrics_port: int | None
+    shape: str, state: Path, pipeline_port: int | None, router_port: int | None, metrics_port: int | None
 ) -> None:
     """The same, with a local stand-in for the providers and programs that call it."""
-    sys.exit(run(demo, state, Ports(pipeline_port, router_port, metrics_port)))
+    sys.exit(run(demo, shape, state, Ports(pipeline_port, router_port, metrics_port), below="demo"))
 
 
-def run(what: Callable[[Path, Ports, Say], Awaitable[None]], state: Path, ports: Ports) -> int:
-    """Run it to its end; what people must know goes to standard error in one line, with its exit code."""
+def run(
+    what: Callable[[Shape, Ports, Say], Awaitable[None]],
+    shape: str,
+    state: Path,
+    ports: Ports,
+    below: str = "",
+) -> int:
+    """Run it to its end; what people must know goes to standard error in one line, with its exit code.
+
+    `below`: the folder within the state folder that it keeps its data in.
+    """
 
     async def held() -> None:
         folder = state.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         with only_one(folder):
-            await what(folder, ports, say)
+            (folder / below).mkdir(exist_ok=True)
+            await what(SHAPES[shape](folder / below), ports, say)
 
     try:
         asyncio.run(held())

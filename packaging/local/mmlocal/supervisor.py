@@ -6,12 +6,13 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mmlocal.process import Child, Say, Service, ServiceFailed
+from mmlocal.servers import Server, ServerChild
 
 READY_WITHIN_S = 90.0
 STOP_WITHIN_S = 20.0
@@ -45,11 +46,24 @@ def only_one(state: Path) -> Iterator[None]:
         yield
 
 
+class Running(Protocol):
+    """What the supervisor needs of whatever runs: a daemon or a server."""
+
+    address: str
+
+    @property
+    def ended(self) -> asyncio.Future[int]: ...
+
+    def obituary(self) -> str: ...
+
+    async def stop(self, patience_s: float) -> None: ...
+
+
 class Supervisor:
     """`async with`: leaving it stops what was started, in reverse order."""
 
     def __init__(self, state: Path, say: Say) -> None:
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, Running] = {}
         self._logs = state / "log"
         self._say = say
         self._asked = asyncio.Event()
@@ -72,7 +86,29 @@ class Supervisor:
             child = await Child.start(service, self._logs, self._say)
             self.children[service.name] = child
             new.append(child)
-        ready = asyncio.gather(*(child.until_ready(READY_WITHIN_S) for child in new))
+        await self._unless_asked(child.until_ready(READY_WITHIN_S) for child in new)
+
+    async def start_servers(self, servers: Mapping[str, Server]) -> None:
+        """The same for servers, by name. Raises ServiceFailed, Stopped."""
+        new = {name: ServerChild(name, server) for name, server in servers.items()}
+        self.children |= new
+        await self._unless_asked(child.start() for child in new.values())
+
+    async def once(self, service: Service) -> None:
+        """Run a command to its end, which must be a good one. Raises ServiceFailed, Stopped."""
+        child = await Child.start(service, self._logs, self._say)
+        self.children[service.name] = child
+
+        async def ended_well() -> None:
+            if await child.ended:
+                raise ServiceFailed(child.obituary())
+
+        await self._unless_asked([ended_well()])
+        del self.children[service.name]
+
+    async def _unless_asked(self, all_of: Iterable[Awaitable[None]]) -> None:
+        """Wait for all of them. Raises Stopped where a person asks for the end before."""
+        ready = asyncio.gather(*all_of)
         asked = asyncio.create_task(self._asked.wait())
         try:
             either: set[asyncio.Future[Any]] = {ready, asked}
@@ -87,7 +123,9 @@ class Supervisor:
     async def run(self) -> None:
         """Until a person asks for the end. Raises ServiceFailed if a service ends before that."""
         asked = asyncio.create_task(self._asked.wait())
-        everyone = {child.ended: child for child in self.children.values()}
+        everyone: dict[asyncio.Future[Any], Running] = {
+            child.ended: child for child in self.children.values()
+        }
         await asyncio.wait({asked, *everyone}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not self._asked.is_set():

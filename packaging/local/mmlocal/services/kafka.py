@@ -187,7 +187,9 @@ class Kafka:
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             done = subprocess.run(
-                self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration)),
+                self._java(
+                    "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(configuration)
+                ),
                 capture_output=True,
                 text=True,
                 check=False,

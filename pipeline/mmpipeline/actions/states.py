@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 
 from mmpipeline.budgets.model import BudgetStatus
-from mmpipeline.store.control import budgets
+from mmpipeline.store.control import budgets, positions
 from mmpipeline.store.control.database import Database, use_tenant
-from mmpipeline.store.control.tables import positions
 from mmproto.kafka.topics import CALLS
 from mmproto.v1.budget_pb2 import BudgetState, BudgetStates
 
@@ -55,28 +54,30 @@ class States:
     def tenants(self) -> set[str]:
         """Who has budgets. Raises StoreBusy."""
         with self._database.read() as connection:
-            return budgets.tenants(connection)
+            return set(budgets.tenants(connection))
 
     def read(self, tenants: Iterable[str]) -> list[TenantState]:
         """The states of `tenants` and a heartbeat, all of one moment. Raises StoreBusy."""
         with self._database.read() as connection:
             as_of = self._now(connection)
-            heartbeat = BudgetStates(tenant=NO_TENANT, as_of_unix_ns=as_of)
-            for partition, offset in connection.execute(
-                select(positions.c.partition, positions.c.next_offset).where(positions.c.topic == CALLS)
-            ):
-                heartbeat.positions[partition] = offset
+            heartbeat = BudgetStates(
+                tenant=NO_TENANT, as_of_unix_ns=as_of, positions=positions.all_of(connection, CALLS)
+            )
             found = [self._read(connection, tenant, heartbeat) for tenant in tenants]
         return [*found, TenantState(NO_TENANT, as_of, heartbeat.SerializeToString())]
 
     def _read(self, connection: Connection, tenant: str, heartbeat: BudgetStates) -> TenantState:
         use_tenant(connection, tenant)
         as_of = heartbeat.as_of_unix_ns
-        statuses = budgets.statuses(connection, budgets.of_tenant(connection, tenant), as_of)
+        statuses = budgets.statuses(connection, tenant, budgets.all_of(connection, tenant), as_of)
         if not statuses:
             return TenantState(tenant, as_of, None)
-        message = BudgetStates(tenant=tenant, as_of_unix_ns=as_of, budgets=map(_budget_state, statuses))
-        message.positions.update(heartbeat.positions)
+        message = BudgetStates(
+            tenant=tenant,
+            as_of_unix_ns=as_of,
+            budgets=map(_budget_state, statuses),
+            positions=heartbeat.positions,
+        )
         changes_at = min(status.resets_at_unix_ns for status in statuses)
         return TenantState(tenant, as_of, message.SerializeToString(), changes_at)
 
@@ -98,7 +99,7 @@ def _budget_state(status: BudgetStatus) -> BudgetState:
         period=budget.period.value,
         period_start_unix_ns=status.period_start_unix_ns,
         period_end_unix_ns=status.resets_at_unix_ns,
-        limit_nano_usd=budget.limit_nano_usd,
+        limit_nano_usd=status.limit_nano_usd,
         spent_nano_usd=status.spent_nano_usd,
         unpriced_calls=status.unpriced_calls,
         block_at_percent=budget.block_at_percent,

@@ -54,8 +54,4 @@ class Retry(PostError):
 
 
 class Rejected(PostError):
-    """The pipeline read the batch and will never take it. `status`: 400, 413 or 422."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"http_{status}", message)
-        self.status = status
+    """The batch was read, or was too large to be, and will never be taken as it is."""

@@ -124,7 +124,7 @@ class IngestClient:
             return _read_receipt(answer)
         shown = answer[:200].decode("utf-8", "replace").replace("\n", " ")
         if status in _REJECTIONS:
-            raise Rejected(status, f"the pipeline refused the batch with {status}: {shown}")
+            raise Rejected(f"http_{status}", f"the pipeline refused the batch with {status}: {shown}")
         if status in (401, 403):
             self._token = None
             raise Retry(

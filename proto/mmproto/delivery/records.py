@@ -8,6 +8,7 @@ or encoded again on the way out, and sensor and router share one spool format fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.ingest_pb2 import IngestBatch
@@ -32,16 +33,39 @@ def batch_body(node: str, records: Iterable[bytes]) -> bytes:
     return prefix + b"".join(records)
 
 
+class Item(NamedTuple):
+    """Whose item a record carries. All "" where the record cannot be read or holds none."""
+
+    id: str
+    tenant: str
+    team: str
+    application: str
+
+
+def items(records: Sequence[bytes]) -> list[Item]:
+    """The item in each record."""
+    return [_item(record) for record in records]
+
+
 def item_ids(records: Sequence[bytes]) -> list[str]:
     """The id of the item in each record; "" where a record cannot be read or holds none."""
-    return [_item_id(record) for record in records]
+    return [_item(record).id for record in records]
 
 
-def _item_id(record: bytes) -> str:
+_NONE = Item("", "", "", "")
+
+
+def _item(record: bytes) -> Item:
     try:
         batch = IngestBatch.FromString(record)
     except Exception:
-        # protobuf's DecodeError differs between its implementations; a record without a readable id has none.
-        return ""
-    ids = [call.id for call in batch.calls] + [decision.id for decision in batch.routing_decisions]
-    return ids[0] if ids else ""
+        # protobuf's DecodeError differs between its implementations; a record that is none has no item.
+        return _NONE
+    item: Call | RoutingDecision
+    if batch.calls:
+        item = batch.calls[0]
+    elif batch.routing_decisions:
+        item = batch.routing_decisions[0]
+    else:
+        return _NONE
+    return Item(item.id, item.tenant, item.team, item.application)

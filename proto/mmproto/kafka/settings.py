@@ -26,6 +26,10 @@ RESERVED = frozenset(
         "partition.assignment.strategy",
         "isolation.level",
         "group.id",
+        "transactional.id",
+        # These are `kafka.brokers`.
+        "bootstrap.servers",
+        "metadata.broker.list",
     }
 )
 
@@ -44,6 +48,16 @@ class KafkaSettings:
     )
 
     def __post_init__(self) -> None:
+        if self.brokers:
+            check_brokers(self.brokers)
         for name in self.properties:
             if name in RESERVED:
                 raise ValueError(f"kafka.properties: '{name}' is ModelMeter's own and cannot be set")
+
+
+def check_brokers(brokers: str) -> None:
+    """Raises ValueError where `brokers` is no list of host:port."""
+    for broker in brokers.split(","):
+        host, _, port = broker.strip().rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
+            raise ValueError(f"brokers: host:port is expected, more of them with commas, found '{broker}'")

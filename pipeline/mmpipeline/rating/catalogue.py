@@ -24,10 +24,7 @@ What its data means, and what we make of it:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
@@ -37,8 +34,8 @@ from typing import Any
 from genai_prices import types as genai
 
 from mmpipeline.rating.buckets import FALLBACKS, FULL_PRICE_IN_BATCH, PER, PER_MILLION
+from mmpipeline.rating.cards import append, named
 from mmproto.ratebook import Clause, ModelRates
-from mmproto.rateform import card_to_json
 from mmproto.rating import BATCH, STANDARD, ContextTier, Rate, RateCard
 
 _NS = 1_000_000_000
@@ -162,22 +159,8 @@ def _cards(provider_id: str, model: genai.ModelInfo, tier: str, own: bool) -> li
             else:
                 continue
             card = RateCard("", provider_id, model.id, tier, begin, end, rates, (source,), window)
-            _append(cards, card)
+            append(cards, card)
     return [named(card) for card in cards]
-
-
-def _append(cards: list[RateCard], card: RateCard) -> None:
-    """Append `card`, or prolong the one before it where nothing but the dates differs."""
-    for index, before in enumerate(cards):
-        if (
-            before.effective_to_unix_ns == card.effective_from_unix_ns
-            and before.rates == card.rates
-            and before.sources == card.sources
-            and before.daily_window == card.daily_window
-        ):
-            cards[index] = replace(before, effective_to_unix_ns=card.effective_to_unix_ns)
-            return
-    cards.append(card)
 
 
 def _overlaid(standard: _Prices, variants: Sequence[genai.PriceVariant]) -> _Prices:
@@ -304,19 +287,3 @@ def _clause(match: Any) -> Clause:
     if kind is None:
         raise CatalogueError(f"{catalogue_version()}: unknown match clause {type(match).__name__}")
     return {kind: getattr(match, kind)}
-
-
-def named(card: RateCard) -> RateCard:
-    """`card` with its id: what it is for, since when, and a digest of its prices.
-
-    The end of its time and its sources are left out of the digest: a later price ends a card and a new
-    catalogue repeats it, and neither makes other prices of it.
-    """
-    form = card_to_json(card)
-    for key in ("id", "effective_to", "sources"):
-        form.pop(key, None)
-    digest = hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:12]
-    since = "always"
-    if card.effective_from_unix_ns:
-        since = datetime.fromtimestamp(card.effective_from_unix_ns // _NS, UTC).strftime("%Y-%m-%d")
-    return replace(card, id=f"{card.provider}/{card.model}/{card.service_tier}@{since}#{digest}")

@@ -10,21 +10,31 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import re
+import time
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from mmpipeline.rating import catalogue
-from mmpipeline.rating.overrides import read_overrides
+from mmpipeline.rating.books import Installed
 from mmpipeline.rating.rated import NOT_BILLABLE
-from mmproto.ratebook import ModelRates, RateBook
+from mmpipeline.store.control import prices
+from mmpipeline.store.control.database import Database, StoreBusy
+from mmproto.ratebook import RateBook
 from mmproto.rateform import book_to_json
-from mmproto.rating import Charge, Pricer, RateCard
+from mmproto.rating import Charge, Pricer
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN
+
+_log = logging.getLogger(__name__)
+
+# How often a process without transactions of its own looks for a newer book.
+_ASK_EVERY_S = 1.0
 
 _MINUTE_NS = 60_000_000_000
 
@@ -32,62 +42,81 @@ _MINUTE_NS = 60_000_000_000
 Priced = tuple[int | None, str, str]
 
 
-class _Shelf(Mapping[str, Sequence[ModelRates]]):
-    """Models by provider name, the catalogue's or OpenTelemetry's; compiled when first asked for."""
+class _Prices:
+    """A book, and what was looked up in it: replaced together, so that no lookup outlives its book."""
 
-    def __init__(self, models_of: Callable[[str], Sequence[ModelRates]], names: frozenset[str]) -> None:
-        self._models_of = models_of
-        self._names = names
+    __slots__ = ("book", "resolved", "seq")
 
-    def __getitem__(self, provider: str) -> Sequence[ModelRates]:
-        name = catalogue.catalogue_id(provider)
-        if name not in self._names:
-            raise KeyError(provider)
-        return self._models_of(name)
-
-    def __contains__(self, provider: object) -> bool:
-        return isinstance(provider, str) and catalogue.catalogue_id(provider) in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCards:
-    """One model for the prices page: what it is called and its cards, all tiers and times."""
-
-    provider: str
-    model: str
-    override: bool
-    cards: tuple[RateCard, ...]
+    def __init__(self, book: RateBook, seq: int) -> None:
+        self.book = book
+        self.seq = seq
+        self.resolved: dict[tuple[str, str, str, str, int], tuple[Pricer | None, str]] = {}
 
 
 class RatingService:
-    """Thread-safe: caches only ever gain entries that any thread would compute alike."""
+    """Thread-safe: a book is replaced as a whole, and caches only gain what any thread would compute alike.
 
-    def __init__(self, book: RateBook) -> None:
-        self.book = book
-        self._resolved: dict[tuple[str, str, str, str, int], tuple[Pricer | None, str]] = {}
+    `open` charges by what is installed, without a store. `stored` charges by the newest book of the store
+    and follows it: `refresh` is asked at the beginning of each transaction that charges.
+    """
+
+    def __init__(self, book: RateBook, database: Database | None = None, seq: int = 0) -> None:
+        self._prices = _Prices(book, seq)
+        self._database = database
+        self._asked = 0.0
 
     @classmethod
     def open(cls, overrides_file: Path | None = None) -> RatingService:
         """The installed catalogue with the overrides over it. Raises ConfigurationError."""
-        shelf = _Shelf(catalogue.models_of, frozenset(catalogue.provider_ids()))
-        if overrides_file is None:
-            return cls(RateBook(catalogue.catalogue_version(), shelf))
-        overrides = read_overrides(overrides_file)
-        ids = sorted(card.id for models in overrides.values() for m in models for card in m.cards)
-        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
-        over = _Shelf(lambda name: overrides[name], frozenset(overrides))
-        return cls(RateBook(f"{catalogue.catalogue_version()} with overrides {digest}", shelf, over))
+        return cls(Installed(overrides_file).book())
+
+    @classmethod
+    def stored(cls, database: Database, overrides_file: Path | None, now_unix_ns: int) -> RatingService:
+        """The newest book of `database`, which is what is installed here where that was not seen before.
+
+        Raises ConfigurationError, StoreBusy.
+        """
+        import_installed(database, Installed(overrides_file), now_unix_ns)
+        with database.read() as connection:
+            book, seq = _newest(connection)
+        return cls(book, database, seq)
+
+    @property
+    def book(self) -> RateBook:
+        """The book in force."""
+        return self._prices.book
 
     @property
     def version(self) -> str:
         """Changes whenever any price does."""
         return self.book.version
+
+    def refresh(self, connection: Connection | None = None) -> None:
+        """Take over a book that was imported meanwhile.
+
+        With a connection the store is asked at once, and its errors are the caller's; without one at most
+        once a second, and the book in hand stays where the store cannot be asked.
+        """
+        if self._database is None:
+            return
+        if connection is not None:
+            self._follow(connection)
+            return
+        now = time.monotonic()
+        if now - self._asked < _ASK_EVERY_S:
+            return
+        self._asked = now
+        try:
+            with self._database.read() as reading:
+                self._follow(reading)
+        except StoreBusy as error:
+            _log.warning("the price book cannot be asked for, the one in hand is used: %s", error)
+
+    def _follow(self, connection: Connection) -> None:
+        if prices.newest_seq(connection) != self._prices.seq:
+            book, seq = _newest(connection)
+            _log.info("charging by %s from here on", book.version)
+            self._prices = _Prices(book, seq)
 
     def rate_call(self, call: Call, tokens: Mapping[str, int]) -> Priced:
         """The charge of a call; `tokens` are those of its usage (a dict is read faster than their map)."""
@@ -100,23 +129,15 @@ class RatingService:
         at = call.started_at_unix_ns
         # Prices change on whole minutes only, so that a minute's calls of one model share a card.
         key = (call.provider, call.response_model, call.request_model, call.service_tier, at // _MINUTE_NS)
-        resolved = self._resolved.get(key)
+        prices_now = self._prices
+        resolved = prices_now.resolved.get(key)
         if resolved is None:
-            resolved = self._resolve(key, at)
+            resolved = _resolve(prices_now, key, at)
         pricer, reason = resolved
         if pricer is None:
             return None, reason, ""
         cost, reason = pricer.cost(tokens, units)
         return cost, reason, "" if cost is None else pricer.card.id
-
-    def _resolve(self, key: tuple[str, str, str, str, int], at: int) -> tuple[Pricer | None, str]:
-        provider, response_model, request_model, tier, _ = key
-        card, reason = self.book.find(provider, (response_model, request_model), tier, at)
-        resolved = (None if card is None else self.book.pricer(card), reason)
-        if len(self._resolved) > 50_000:  # names come from outside: never let them fill the memory
-            self._resolved.clear()
-        self._resolved[key] = resolved
-        return resolved
 
     def explain(
         self, provider: str, model: str, tier: str, at_unix_ns: int, usage: Mapping[str, float | Decimal]
@@ -124,16 +145,57 @@ class RatingService:
         """The charge of any usage, with its lines."""
         return self.book.price(provider, (model,), tier, at_unix_ns, usage)
 
-    def cards(self, provider: str, model: str = "") -> list[ModelCards]:
-        """The cards of a provider's models, or of those that a reference means; empty where none."""
-        book = self.book
-        if model:
-            chosen = book.models(provider, model)
-        else:
-            chosen = (*book.overrides.get(provider, ()), *book.catalogue.get(provider, ()))
-        over = set(map(id, book.overrides.get(provider, ())))
-        return [ModelCards(provider, m.model, id(m) in over, m.cards) for m in chosen]
-
     def export(self, providers: Iterable[str]) -> dict[str, Any]:
         """The book of these providers as JSON, under the names that were asked for."""
         return book_to_json(self.book, dict.fromkeys(providers))
+
+
+def import_installed(database: Database, installed: Installed, now_unix_ns: int) -> None:
+    """Import what is installed here, where that is not what was found installed last.
+
+    What a command imported from another file since then stays in force. An older catalogue than the newest
+    that was imported is left out: beside processes that are being replaced by newer ones it would take the
+    newer prices back. Raises StoreBusy.
+    """
+    made_from = installed.made_from()
+    with database.read() as connection:
+        newest = prices.newest_installed(connection)
+    if newest is not None:
+        if newest.made_from == made_from:
+            return
+        if _release(newest.version) > _release(catalogue.catalogue_version()):
+            _log.warning(
+                "%s is older than %s that was imported, and left out; `mmpipeline prices import` takes it",
+                installed.source,
+                newest.version,
+            )
+            return
+    book = installed.complete()
+    with database.write() as connection:
+        taken = prices.import_book(connection, book, installed.source, made_from, now_unix_ns, only_new=True)
+    if taken:
+        _log.info("imported %s from %s", book.version, installed.source)
+
+
+def _newest(connection: Connection) -> tuple[RateBook, int]:
+    held = prices.in_force(connection)
+    book = None if held is None else prices.read_book(connection, held.version)
+    if held is None or book is None:
+        raise LookupError("no book of prices was imported into this store")
+    return book, held.seq
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of `genai-prices 0.0.71 #...`, to compare two of them."""
+    match = re.search(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def _resolve(prices_now: _Prices, key: tuple[str, str, str, str, int], at: int) -> tuple[Pricer | None, str]:
+    provider, response_model, request_model, tier, _ = key
+    card, reason = prices_now.book.find(provider, (response_model, request_model), tier, at)
+    resolved = (None if card is None else prices_now.book.pricer(card), reason)
+    if len(prices_now.resolved) > 50_000:  # names come from outside: never let them fill the memory
+        prices_now.resolved.clear()
+    prices_now.resolved[key] = resolved
+    return resolved

@@ -1,12 +1,11 @@
 """`mmpipeline budgets`: reads and writes budgets in the control store.
 
-The control store is SQLite in WAL mode: these commands and a running pipeline use it side by side, and
-the pipeline heeds a change with the next batch of calls.
+These commands and a running pipeline use the store side by side, in SQLite (WAL) as in PostgreSQL, and the
+pipeline heeds a change with the next batch of calls.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +14,26 @@ from decimal import Decimal, InvalidOperation
 import click
 
 from mmpipeline.budgets.model import DEFAULT_THRESHOLDS, SCOPE_KEYS, Action, BudgetStatus, Threshold
-from mmpipeline.budgets.periods import Period
+from mmpipeline.budgets.periods import DEFAULT_TIME_ZONE, Period, local_day, moment_of
 from mmpipeline.budgets.service import BudgetError, BudgetService, UnknownBudget
 from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.output import output_option, structured, table
 from mmpipeline.status import budget_form
-from mmpipeline.store.control.store import ControlStore, ControlStoreError, StoreBusy
+from mmpipeline.store.control.database import Database, DatabaseError, StoreBusy, file_url
 from mmproto.exits import Exit
+from mmproto.rating import usd
 
-_COLUMNS = ["name", "scope", "period", "spent_usd", "limit_usd", "percent", "unpriced_calls", "state"]
+_COLUMNS = [
+    "name",
+    "scope",
+    "period",
+    "time_zone",
+    "spent_usd",
+    "limit_usd",
+    "percent",
+    "unpriced_calls",
+    "state",
+]
 _NUMERIC = frozenset({"spent_usd", "limit_usd", "percent", "unpriced_calls"})
 
 _tenant_option = click.option("--tenant", default="default", show_default=True, help="Whose budget.")
@@ -35,12 +45,13 @@ def budgets() -> None:
 
 
 @budgets.command("list")
+@_tenant_option
 @output_option
 @configured
-def list_(context: Context, output: str) -> None:
-    """List all budgets with what is spent of them in the current period."""
+def list_(context: Context, tenant: str, output: str) -> None:
+    """List the budgets of a tenant with what is spent of them in the current period."""
     with _service(context) as service:
-        forms = [budget_form(status) for status in service.list()]
+        forms = [budget_form(status) for status in service.list(tenant)]
     if output != "table":
         click.echo(structured(forms, output))
     elif forms:
@@ -66,8 +77,15 @@ def show(context: Context, name: str, tenant: str, output: str) -> None:
 @click.argument("name")
 @click.option("--amount", help="Limit in USD for each period, such as 100 or 99.50.")
 @click.option(
-    "--period", type=click.Choice([p.value for p in Period]), help="Calendar period in UTC; month by default."
+    "--from",
+    "since",
+    help="From when on the amount holds: a day of the budget's time zone, such as 2026-12-01, or a time; "
+    "from now by default.",
 )
+@click.option(
+    "--period", type=click.Choice([p.value for p in Period]), help="Calendar period; month by default."
+)
+@click.option("--time-zone", help="Where the period's days begin, such as Europe/Berlin; UTC by default.")
 @click.option("--team", help="Only calls of this team.")
 @click.option("--application", help="Only calls of this application.")
 @click.option("--user", help="Only calls of this user.")
@@ -85,7 +103,9 @@ def set_(
     *,
     name: str,
     amount: str | None,
+    since: str | None,
     period: str | None,
+    time_zone: str | None,
     alert_at: tuple[int, ...],
     block_at: int | None,
     no_block: bool,
@@ -95,10 +115,14 @@ def set_(
 ) -> None:
     """Create the budget NAME, or change it: options that are not given keep their value.
 
-    A new budget starts from what its scope has spent in the current period already. Without --team,
-    --application, --user, --model and --key it covers the whole tenant.
+    A new budget starts from what its scope has spent in the current period already, and its amount holds
+    for the whole of it. Without --team, --application, --user, --model and --key it covers the whole tenant.
+    An amount that is set later holds from then on: earlier ones stay on record.
 
-    Example: mmpipeline budgets set payments-monthly --team payments --amount 100 --block-at 100
+    \b
+    Examples:
+      mmpipeline budgets set payments-monthly --team payments --amount 100 --block-at 100
+      mmpipeline budgets set payments-monthly --amount 150 --from 2026-12-01
     """
     if no_block and block_at is not None:
         fail("give --block-at or --no-block, not both", Exit.USAGE)
@@ -110,11 +134,15 @@ def set_(
             before = None
         if before is None and amount is None:
             fail(f"'{name}' is a new budget: give its --amount", Exit.USAGE)
-        limit = before.limit_nano_usd if before and amount is None else _nano(amount or "")
+        if since is not None and amount is None:
+            fail("--from says from when on an amount holds: give the --amount", Exit.USAGE)
+        zone = time_zone or (before.time_zone if before else DEFAULT_TIME_ZONE)
         status = service.set(
             name,
             tenant=tenant,
-            limit_nano_usd=limit,
+            limit_nano_usd=None if amount is None else _nano(amount),
+            from_unix_ns=None if since is None else _moment(since, zone),
+            time_zone=zone,
             period=Period(period) if period else (before.period if before else Period.MONTH),
             scope={**(before.scope if before else {}), **given},
             thresholds=_thresholds(
@@ -138,18 +166,19 @@ def delete(context: Context, name: str, tenant: str) -> None:
 @contextmanager
 def _service(context: Context) -> Iterator[BudgetService]:
     """Budgets over the control store; ends the process with one line where that fails."""
+    settings = context.settings()
     try:
-        store = ControlStore(context.settings().control_file)
-    except ControlStoreError as error:
+        database = Database.open(settings.control.url.reveal() or file_url(settings.control_file), "app")
+    except DatabaseError as error:
         fail(str(error))
     try:
-        yield BudgetService(store, time.time_ns)
+        yield BudgetService(database, time.time_ns)
     except BudgetError as error:
         fail(str(error), Exit.USAGE)
-    except (StoreBusy, sqlite3.Error) as error:
+    except StoreBusy as error:
         fail(f"{error}; try again in a moment")
     finally:
-        store.close()
+        database.close()
 
 
 def _thresholds(
@@ -171,13 +200,20 @@ def _thresholds(
 
 def _nano(amount: str) -> int:
     try:
-        usd = Decimal(amount.strip().removeprefix("$"))
-        nano = usd.scaleb(9)
-        if not usd.is_finite() or nano != nano.to_integral_value():
+        dollars = Decimal(amount.strip().removeprefix("$"))
+        nano = dollars.scaleb(9)
+        if not dollars.is_finite() or nano != nano.to_integral_value():
             raise InvalidOperation
     except InvalidOperation:
         fail(f"'{amount}' is no amount in USD; such as 100 or 99.50 is expected", Exit.USAGE)
     return int(nano)
+
+
+def _moment(text: str, time_zone: str) -> int:
+    try:
+        return moment_of(text, time_zone)
+    except ValueError as error:
+        fail(f"--from: {error}", Exit.USAGE)
 
 
 def _scope_text(scope: dict[str, str]) -> str:
@@ -187,10 +223,13 @@ def _scope_text(scope: dict[str, str]) -> str:
 def _text(status: BudgetStatus) -> str:
     form = budget_form(status)
     spent = f"{form['spent_usd']} of {form['limit_usd']} USD ({form['percent']} %)"
+    if status.limit_nano_usd is None:
+        spent = f"{form['spent_usd']} USD, no amount in force"
     lines = [
         f"{form['name']}: {spent}, {form['state']}",
         f"  covers   {_scope_text(form['scope'])}, tenant {form['tenant']}",
-        f"  period   {form['period']} from {form['period_start']}, resets at {form['resets_at']}",
+        f"  period   {form['period']} ({form['time_zone']}) from {form['period_start']}, "
+        + f"resets at {form['resets_at']}",
         f"  calls    {form['calls']}, {form['unpriced_calls']} of them without a known price",
     ]
     crossed = {c["percent"]: c for c in form["crossed"]}
@@ -198,4 +237,10 @@ def _text(status: BudgetStatus) -> str:
         hit = crossed.get(threshold["percent"])
         when = f"reached at {hit['at']} with {hit['spent_usd']} USD" if hit else "not reached"
         lines.append(f"  {threshold['action']:8} at {threshold['percent']} %: {when}")
+    if len(form["amounts"]) > 1 or status.limit_nano_usd is None:
+        zone = status.budget.time_zone
+        lines += [
+            f"  amount   {usd(amount.limit_nano_usd)} USD from {local_day(amount.from_unix_ns, zone)}"
+            for amount in status.budget.amounts
+        ]
     return "\n".join(lines)

@@ -76,14 +76,18 @@ def budget_form(status: BudgetStatus) -> dict[str, Any]:
         "tenant": budget.tenant,
         "scope": dict(budget.scope),
         "period": budget.period.value,
+        "time_zone": budget.time_zone,
         "period_start": format_time(status.period_start_unix_ns),
         "resets_at": format_time(status.resets_at_unix_ns),
-        "limit_usd": usd(budget.limit_nano_usd),
+        "limit_usd": None if status.limit_nano_usd is None else usd(status.limit_nano_usd),
         "spent_usd": usd(status.spent_nano_usd),
-        "percent": round(status.percent, 2),
+        "percent": None if status.percent is None else round(status.percent, 2),
         "calls": status.calls,
         "unpriced_calls": status.unpriced_calls,
-        "state": "blocked" if status.blocked else "open",
+        "state": budget_state(status),
+        "amounts": [
+            {"from": format_time(a.from_unix_ns), "limit_usd": usd(a.limit_nano_usd)} for a in budget.amounts
+        ],
         "thresholds": [{"percent": t.percent, "action": t.action.value} for t in budget.thresholds],
         "crossed": [
             {
@@ -95,6 +99,13 @@ def budget_form(status: BudgetStatus) -> dict[str, Any]:
             for c in status.crossings
         ],
     }
+
+
+def budget_state(status: BudgetStatus) -> str:
+    """blocked: calls are refused; pending: no amount is in force yet; open."""
+    if status.blocked:
+        return "blocked"
+    return "pending" if status.limit_nano_usd is None else "open"
 
 
 def _judge(

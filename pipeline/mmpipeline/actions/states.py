@@ -75,10 +75,11 @@ class States:
         message = BudgetStates(
             tenant=tenant,
             as_of_unix_ns=as_of,
-            budgets=map(_budget_state, statuses),
+            # Before its first amount a budget limits nothing.
+            budgets=[_budget_state(status) for status in statuses if status.limit_nano_usd is not None],
             positions=heartbeat.positions,
         )
-        changes_at = min(status.resets_at_unix_ns for status in statuses)
+        changes_at = min(status.changes_at_unix_ns for status in statuses)
         return TenantState(tenant, as_of, message.SerializeToString(), changes_at)
 
     def _now(self, connection: Connection) -> int:

@@ -12,7 +12,7 @@ from mmpipeline.api import parameters as ask
 from mmpipeline.api.problems import BadRequest, NotFound, Unauthorised, documented
 from mmpipeline.api.shapes import BudgetForm, BudgetList, BudgetRequest
 from mmpipeline.budgets.model import DEFAULT_THRESHOLDS, Action, Threshold
-from mmpipeline.budgets.periods import Period
+from mmpipeline.budgets.periods import Period, moment_of
 from mmpipeline.budgets.service import BudgetError, UnknownBudget
 from mmpipeline.ingest.authority import is_authorised
 from mmpipeline.services import Services
@@ -64,11 +64,18 @@ def budget_routes(services: Services, admin_token: str) -> APIRouter:
         thresholds: tuple[Threshold, ...] = DEFAULT_THRESHOLDS
         if body.thresholds is not None:
             thresholds = tuple(Threshold(t.percent, Action(t.action)) for t in body.thresholds)
+        limit = None if body.limit_usd is None else int(Decimal(body.limit_usd).scaleb(_NANO_DIGITS))
+        try:
+            since = None if body.from_ is None else moment_of(body.from_, body.time_zone)
+        except ValueError as error:
+            raise BadRequest(f"from: {error}", "from") from error
         try:
             status = services.budgets.set(
                 name,
-                limit_nano_usd=int(Decimal(body.limit_usd).scaleb(_NANO_DIGITS)),
+                limit_nano_usd=limit,
+                from_unix_ns=since,
                 period=Period(body.period),
+                time_zone=body.time_zone,
                 tenant=tenant,
                 scope={str(key): value for key, value in body.scope.items()},
                 thresholds=thresholds,

@@ -113,7 +113,11 @@ def _metrics(services: Services) -> Iterable[str]:
         "modelmeter_budget_limit_usd",
         "gauge",
         "Limit of a budget.",
-        ((labels, usd(status.budget.limit_nano_usd)) for labels, status in budgets),
+        (
+            (labels, usd(status.limit_nano_usd))
+            for labels, status in budgets
+            if status.limit_nano_usd is not None
+        ),
     )
     yield from _family(
         "modelmeter_budget_spent_usd",

@@ -30,7 +30,11 @@ def router_state_routes(services: Services) -> APIRouter:
         now = services.clock()
         form = {
             "as_of": format_time(now),
-            "budgets": [budget_state(status) for status in services.budgets.list(at_unix_ns=now)],
+            "budgets": [
+                budget_state(status)
+                for status in services.budgets.list(at_unix_ns=now)
+                if status.limit_nano_usd is not None  # before its first amount a budget limits nothing
+            ],
             "rate_cards_version": services.rating.version,
         }
         return Response(orjson.dumps(form), media_type="application/json")
@@ -60,7 +64,7 @@ def budget_state(status: BudgetStatus) -> dict[str, Any]:
         "period": budget.period.value,
         "period_start": format_time(status.period_start_unix_ns),
         "resets_at": format_time(status.resets_at_unix_ns),
-        "limit_nano_usd": budget.limit_nano_usd,
+        "limit_nano_usd": status.limit_nano_usd,
         "spent_nano_usd": status.spent_nano_usd,
         "unpriced_calls": status.unpriced_calls,
         "block_at_percent": budget.block_at_percent,

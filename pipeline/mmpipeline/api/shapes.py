@@ -66,8 +66,24 @@ class ThresholdForm(Shape):
 class BudgetRequest(Shape):
     """A budget as it is set."""
 
-    limit_usd: Annotated[str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$", examples=["250.00"])]
+    limit_usd: Annotated[str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$", examples=["250.00"])] | None = (
+        Field(default=None, description="A new budget needs one; null leaves the amounts as they are.")
+    )
+    from_: str | None = Field(
+        default=None,
+        alias="from",
+        max_length=40,
+        description="From when on this amount holds, which may be in the future: a time, or a date that "
+        "begins in the budget's time zone. Default: now, and that of a new budget for its whole period.",
+        examples=["2026-12-01"],
+    )
     period: Literal["day", "week", "month", "quarter", "year"] = "month"
+    time_zone: str = Field(
+        default="UTC",
+        max_length=60,
+        description="IANA name: where the period's days begin and end.",
+        examples=["Europe/Berlin"],
+    )
     scope: dict[Literal["team", "application", "user", "model", "key"], str] = Field(default_factory=dict)
     thresholds: list[ThresholdForm] | None = Field(
         default=None, description="Default: alerts at 50, 80 and 100 %."
@@ -83,6 +99,13 @@ class CrossingForm(Shape):
     at: str
 
 
+class AmountForm(Shape):
+    """What a budget is worth in each period from a moment on."""
+
+    from_: str = Field(alias="from")
+    limit_usd: Usd
+
+
 class BudgetForm(Shape):
     """A budget with what was spent of it in its current period."""
 
@@ -90,14 +113,18 @@ class BudgetForm(Shape):
     tenant: str
     scope: dict[str, str]
     period: str
+    time_zone: str
     period_start: str
     resets_at: str
-    limit_usd: Usd
+    limit_usd: Usd | None = Field(description="The amount in force; null before the first one.")
     spent_usd: Usd
-    percent: float
+    percent: float | None
     calls: int
     unpriced_calls: int
-    state: Literal["open", "blocked"]
+    state: Literal["open", "blocked", "pending"] = Field(
+        description="blocked: the router refuses calls; pending: no amount is in force yet."
+    )
+    amounts: list[AmountForm]
     thresholds: list[ThresholdForm]
     crossed: list[CrossingForm]
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmpipeline.budgets.model import Budget
-from mmpipeline.budgets.periods import bounds
-
-_DAY_NS = 86_400_000_000_000
+from mmpipeline.budgets.periods import Calendar, Period
 
 
 class CallScope(NamedTuple):
@@ -30,7 +28,7 @@ class BudgetMatcher:
         self.budgets = {budget.id: budget for budget in budgets}
         self._all = tuple(budgets)
         self._matching: dict[CallScope, tuple[Budget, ...]] = {}
-        self._periods: dict[tuple[str, int], int] = {}
+        self._calendars: dict[tuple[Period, str], Calendar] = {}
 
     def matching(self, scope: CallScope) -> tuple[Budget, ...]:
         """The budgets that a call of this scope counts against."""
@@ -42,14 +40,12 @@ class BudgetMatcher:
         return found
 
     def period_start(self, budget: Budget, at_unix_ns: int) -> int:
-        """Start of the budget's period around a moment. Periods are whole days in UTC."""
-        key = (budget.id, at_unix_ns // _DAY_NS)
-        start = self._periods.get(key)
-        if start is None:
-            if len(self._periods) > 100_000:
-                self._periods.clear()
-            start = self._periods[key] = bounds(budget.period, at_unix_ns)[0]
-        return start
+        """Start of the budget's period around a moment."""
+        key = (budget.period, budget.time_zone)
+        calendar = self._calendars.get(key)
+        if calendar is None:
+            calendar = self._calendars[key] = Calendar(*key)
+        return calendar.start(at_unix_ns)
 
 
 def fits(budget: Budget, scope: CallScope) -> bool:

@@ -1,34 +1,64 @@
 """Budgets, their spend by period, the thresholds they crossed, and alerts.
 
-Functions take the connection of a running `ControlStore.write()`; those that only read take the store.
+Functions take the connection of a running transaction and name the tenant, whatever the engine does of its
+own. Whoever adds to the spend takes part in `counting` first, whoever changes a budget does so alone
+(locks.py); `version` says whether what was read of the budgets earlier still holds.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import gcd
+from typing import Any, NamedTuple
 
-from mmpipeline.budgets.model import Action, Budget, BudgetStatus, Crossing, Threshold
-from mmpipeline.budgets.periods import Period, bounds
-from mmpipeline.store.control.store import ControlStore
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Text,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
-_COLUMNS = "id, tenant, name, scope, period, limit_nano_usd, thresholds, created_at_unix_ns"
+from mmpipeline.budgets.model import Action, Amount, Budget, BudgetStatus, Crossing, Threshold
+from mmpipeline.budgets.periods import Period, starts
+from mmpipeline.store.control.locks import counting, keeping
+from mmpipeline.store.control.tables import (
+    alerts,
+    budget_amounts,
+    budget_crossings,
+    budget_spend,
+    budgets,
+    charges,
+    meta,
+)
 
-# A budget's scope key and the ledger columns it is held against.
+_DAY_NS = 86_400_000_000_000
+
+# Budgets asked for by one statement: engines have a limit of parameters.
+_AT_ONCE = 1_000
+
+_VERSION = "budgets_version"
+
+# A budget's scope key and the columns of the charges it is held against.
 _SCOPE_COLUMNS = {
-    "team": ("team",),
-    "application": ("application",),
-    "user": ("user",),
-    "model": ("request_model", "response_model"),
-    "key": ("virtual_key_id",),
+    "team": (charges.c.team,),
+    "application": (charges.c.application,),
+    "user": (charges.c.user,),
+    "model": (charges.c.request_model, charges.c.response_model),
+    "key": (charges.c.virtual_key_id,),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SpendDelta:
+class SpendDelta(NamedTuple):
     """What one transaction adds to a budget in one period."""
 
     budget_id: str
@@ -38,9 +68,17 @@ class SpendDelta:
     unpriced_calls: int
 
 
+class Sums(NamedTuple):
+    """What calls cost, how many they are, and how many of them have no price."""
+
+    nano_usd: int
+    calls: int
+    unpriced_calls: int
+
+
 @dataclass(frozen=True, slots=True)
 class AlertRow:
-    """Something a person should know; `dedup_key` says once."""
+    """Something a person should know; `dedup_key` says once for a tenant."""
 
     dedup_key: str
     kind: str
@@ -49,181 +87,331 @@ class AlertRow:
     at_unix_ns: int
 
 
-def budgets(store: ControlStore) -> list[Budget]:
-    """All budgets by tenant and name."""
-    rows = store.read(f"SELECT {_COLUMNS} FROM budgets ORDER BY tenant, name")  # noqa: S608
-    return [_budget(row) for row in rows]
+def tenants(connection: Connection) -> list[str]:
+    """Who has budgets: of all tenants that this role may see."""
+    rows = connection.execute(select(budgets.c.tenant_id).distinct().order_by(budgets.c.tenant_id))
+    return list(rows.scalars())
 
 
-def put(connection: sqlite3.Connection, budget: Budget) -> None:
+def all_of(connection: Connection, tenant: str) -> list[Budget]:
+    """All budgets of a tenant by name."""
+    amounts: dict[str, list[Amount]] = {}
+    for budget_id, from_unix_ns, limit in connection.execute(
+        select(budget_amounts.c.budget_id, budget_amounts.c.from_unix_ns, budget_amounts.c.limit_nano_usd)
+        .where(budget_amounts.c.tenant_id == tenant)
+        .order_by(budget_amounts.c.budget_id, budget_amounts.c.from_unix_ns)
+    ):
+        amounts.setdefault(budget_id, []).append(Amount(from_unix_ns, limit))
+    rows = connection.execute(
+        select(budgets).where(budgets.c.tenant_id == tenant).order_by(budgets.c.name)
+    ).all()
+    return [_budget(row, amounts.get(row.id, ())) for row in rows]
+
+
+def put(connection: Connection, budget: Budget) -> None:
     """Write a budget; one of the same id is replaced and keeps its spend and crossings."""
-    connection.execute(
-        f"INSERT INTO budgets ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
-        "ON CONFLICT (id) DO UPDATE SET scope = excluded.scope, period = excluded.period, "
-        "limit_nano_usd = excluded.limit_nano_usd, thresholds = excluded.thresholds",
-        (
-            budget.id,
-            budget.tenant,
-            budget.name,
-            json.dumps(dict(budget.scope), sort_keys=True),
-            budget.period.value,
-            budget.limit_nano_usd,
-            json.dumps([{"percent": t.percent, "action": t.action.value} for t in budget.thresholds]),
-            budget.created_at_unix_ns,
-        ),
+    row = {
+        "scope": dict(sorted(budget.scope.items())),
+        "period": budget.period.value,
+        "time_zone": budget.time_zone,
+        "thresholds": [{"percent": t.percent, "action": t.action.value} for t in budget.thresholds],
+    }
+    insert = _insert(connection, budgets).values(
+        id=budget.id,
+        tenant_id=budget.tenant,
+        name=budget.name,
+        created_at_unix_ns=budget.created_at_unix_ns,
+        **row,
     )
-    _changed(connection)
+    connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=row))
+    connection.execute(
+        delete(budget_amounts).where(
+            budget_amounts.c.tenant_id == budget.tenant, budget_amounts.c.budget_id == budget.id
+        )
+    )
+    if budget.amounts:
+        connection.execute(
+            budget_amounts.insert(),
+            [
+                {
+                    "budget_id": budget.id,
+                    "tenant_id": budget.tenant,
+                    "from_unix_ns": amount.from_unix_ns,
+                    "limit_nano_usd": amount.limit_nano_usd,
+                }
+                for amount in budget.amounts
+            ],
+        )
 
 
-def delete(connection: sqlite3.Connection, budget_id: str) -> None:
+def remove(connection: Connection, tenant: str, budget_id: str) -> None:
     """Remove a budget with its spend and crossings; the ledger keeps what was charged."""
-    connection.execute("DELETE FROM budgets WHERE id = ?", (budget_id,))
-    _changed(connection)
+    connection.execute(delete(budgets).where(budgets.c.tenant_id == tenant, budgets.c.id == budget_id))
 
 
-def version(connection: sqlite3.Connection) -> int:
-    """A number that grows whenever a budget is set or removed, by this process or another."""
-    row = connection.execute("SELECT value FROM meta WHERE key = 'budgets_version'").fetchone()
-    return 0 if row is None else int(row[0])
+def changed(connection: Connection) -> None:
+    """Say that budgets were set or removed: the last statement of whoever did, since others wait for it."""
+    insert = _insert(connection, meta).values(key=_VERSION, value="1")
+    following = cast(cast(meta.c.value, BigInteger) + 1, Text)
+    connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_={"value": following}))
 
 
-def _changed(connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO meta VALUES ('budgets_version', ?)", (str(version(connection) + 1),)
-    )
+def version(connection: Connection) -> int:
+    """A number that grows whenever a budget of anybody is set or removed, by this process or another."""
+    found = connection.execute(select(meta.c.value).where(meta.c.key == _VERSION)).scalar()
+    return 0 if found is None else int(found)
 
 
-def recount(connection: sqlite3.Connection, budget: Budget) -> None:
-    """Set a budget's spend in every period from the ledger: after its scope or period changed."""
-    connection.execute("DELETE FROM budget_spend WHERE budget_id = ?", (budget.id,))
-    where, parameters = "tenant = ?", [budget.tenant]
+def version_for(connection: Connection, tenant: str) -> int:
+    """The version of the budgets, which for this tenant holds until the transaction ends."""
+    counting(connection, tenant)
+    return version(connection)
+
+
+def kept_from(connection: Connection) -> int:
+    """Since when single charges are kept, in unix nanoseconds: those of earlier calls are dropped."""
+    found = connection.execute(select(meta.c.value).where(meta.c.key == "charges_from_day")).scalar()
+    return 0 if found is None else int(found) * _DAY_NS
+
+
+def count(connection: Connection, budget: Budget, since_unix_ns: int) -> dict[int, Sums]:
+    """What the charges say was spent of a budget, by start of the period, of calls from `since` on."""
+    where = [charges.c.tenant_id == budget.tenant, charges.c.started_at_unix_ns >= since_unix_ns]
+    if since_unix_ns:
+        where.append(charges.c.day >= since_unix_ns // _DAY_NS)  # leaves partitions out
     for key, name in budget.scope.items():
-        columns = _SCOPE_COLUMNS[key]
-        where += " AND (" + " OR ".join(f"{column} = ?" for column in columns) + ")"
-        parameters += [name] * len(columns)
-    days = connection.execute(
-        "SELECT started_at_unix_ns / 86400000000000 AS day, "  # noqa: S608
-        "coalesce(sum(cost_nano_usd * sign), 0), sum(sign), "
-        "coalesce(sum(sign) FILTER (WHERE cost_nano_usd IS NULL), 0) "
-        f"FROM ledger WHERE {where} GROUP BY day",
-        parameters,
-    ).fetchall()
-    deltas = [
-        SpendDelta(budget.id, bounds(budget.period, day * 86_400_000_000_000)[0], spent, calls, unpriced)
-        for day, spent, calls, unpriced in days
-    ]
-    add_spend(connection, deltas)
+        where.append(or_(*(column == name for column in _SCOPE_COLUMNS[key])))
+    at = charges.c.started_at_unix_ns
+    first, last = connection.execute(select(func.min(at), func.max(at)).where(*where)).one()
+    if first is None:
+        return {}
+    # No engine knows these calendars. What it can do is group by spans of one length: the longest that
+    # every period's start is a multiple of, so that no span lies in two periods.
+    begins = starts(budget.period, first, last, budget.time_zone)
+    span = gcd(*(begin - begins[0] for begin in begins)) or 2**62
+    place = ((at - begins[0]) // span).label("place")
+    found: dict[int, Sums] = {}
+    current = 0
+    rows = connection.execute(select(place, *_sums()).where(*where).group_by(place).order_by(place))
+    for number, *sums in rows:
+        moment = begins[0] + number * span
+        while current + 1 < len(begins) and begins[current + 1] <= moment:
+            current += 1
+        before = found.get(begins[current], Sums(0, 0, 0))
+        found[begins[current]] = Sums(*(a + int(b) for a, b in zip(before, sums, strict=True)))
+    return found
 
 
-def add_spend(connection: sqlite3.Connection, deltas: Iterable[SpendDelta]) -> None:
-    """Add to the spend of budgets."""
-    connection.executemany(
-        "INSERT INTO budget_spend VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-        "spent_nano_usd = spent_nano_usd + excluded.spent_nano_usd, calls = calls + excluded.calls, "
-        "unpriced_calls = unpriced_calls + excluded.unpriced_calls",
-        [(d.budget_id, d.period_start_unix_ns, d.nano_usd, d.calls, d.unpriced_calls) for d in deltas],
+def recount(connection: Connection, budget: Budget, now_unix_ns: int) -> None:
+    """Set a budget's spend from the charges, in all periods whose calls are all kept.
+
+    Of older periods the numbers stay; but the period that runs is always counted, by what is kept of it.
+    Crossings in periods that are counted anew are gone: they are to be judged again.
+    """
+    keeping(connection)
+    kept = kept_from(connection)
+    running = budget.bounds(now_unix_ns)[0]
+    for table in (budget_spend, budget_crossings):
+        begin = table.c.period_start_unix_ns
+        own = and_(table.c.tenant_id == budget.tenant, table.c.budget_id == budget.id)
+        connection.execute(delete(table).where(own, or_(begin >= kept, begin == running)))
+    counted = count(connection, budget, kept)
+    add_spend(
+        connection,
+        budget.tenant,
+        [
+            SpendDelta(budget.id, start, *sums)
+            for start, sums in counted.items()
+            if start >= kept or start == running
+        ],
     )
 
 
-def spent(connection: sqlite3.Connection, budget_id: str, period_start_unix_ns: int) -> int:
-    """Nano-dollars of a budget in a period, as this transaction sees it."""
-    row = connection.execute(
-        "SELECT spent_nano_usd FROM budget_spend WHERE budget_id = ? AND period_start_unix_ns = ?",
-        (budget_id, period_start_unix_ns),
-    ).fetchone()
-    return 0 if row is None else int(row[0])
+def add_spend(connection: Connection, tenant: str, deltas: Iterable[SpendDelta]) -> None:
+    """Add to the spend of budgets: in one order for all, so that no two workers wait for each other."""
+    rows = [
+        {
+            "budget_id": delta.budget_id,
+            "tenant_id": tenant,
+            "period_start_unix_ns": delta.period_start_unix_ns,
+            "spent_nano_usd": delta.nano_usd,
+            "calls": delta.calls,
+            "unpriced_calls": delta.unpriced_calls,
+        }
+        for delta in sorted(deltas)
+    ]
+    if not rows:
+        return
+    insert = _insert(connection, budget_spend)
+    added = {
+        name: budget_spend.c[name] + insert.excluded[name]
+        for name in ("spent_nano_usd", "calls", "unpriced_calls")
+    }
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=["budget_id", "period_start_unix_ns"], set_=added), rows
+    )
+
+
+def spends(
+    connection: Connection, tenant: str, wanted: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], Sums]:
+    """The spend by (budget id, period start), as this transaction sees it; nothing spent has no entry."""
+    found: dict[tuple[str, int], Sums] = {}
+    table = budget_spend.c
+    for ids, begins in _chunks(wanted):
+        for budget_id, start, *sums in connection.execute(
+            select(
+                table.budget_id,
+                table.period_start_unix_ns,
+                table.spent_nano_usd,
+                table.calls,
+                table.unpriced_calls,
+            ).where(
+                table.tenant_id == tenant, table.budget_id.in_(ids), table.period_start_unix_ns.in_(begins)
+            )
+        ):
+            found[budget_id, start] = Sums(*sums)
+    return found
+
+
+def crossings(
+    connection: Connection, tenant: str, wanted: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], list[Crossing]]:
+    """The crossings on record by (budget id, period start), lowest first."""
+    found: dict[tuple[str, int], list[Crossing]] = {}
+    table = budget_crossings.c
+    for ids, begins in _chunks(wanted):
+        for budget_id, start, percent, action, spent, at in connection.execute(
+            select(
+                table.budget_id,
+                table.period_start_unix_ns,
+                table.percent,
+                table.action,
+                table.spent_nano_usd,
+                table.at_unix_ns,
+            )
+            .where(
+                table.tenant_id == tenant, table.budget_id.in_(ids), table.period_start_unix_ns.in_(begins)
+            )
+            .order_by(table.percent)
+        ):
+            found.setdefault((budget_id, start), []).append(Crossing(percent, Action(action), spent, at))
+    return found
 
 
 def cross(
-    connection: sqlite3.Connection, budget_id: str, period_start_unix_ns: int, crossing: Crossing
+    connection: Connection, tenant: str, budget_id: str, period_start_unix_ns: int, crossing: Crossing
 ) -> bool:
-    """Record that a threshold was reached; False where that is on record for the period already."""
-    cursor = connection.execute(
-        "INSERT OR IGNORE INTO budget_crossings VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            budget_id,
-            period_start_unix_ns,
-            crossing.percent,
-            crossing.action.value,
-            crossing.spent_nano_usd,
-            crossing.at_unix_ns,
-        ),
+    """Record that a threshold is reached; False where that is on record for the period already."""
+    insert = _insert(connection, budget_crossings).values(
+        budget_id=budget_id,
+        tenant_id=tenant,
+        period_start_unix_ns=period_start_unix_ns,
+        percent=crossing.percent,
+        action=crossing.action.value,
+        spent_nano_usd=crossing.spent_nano_usd,
+        at_unix_ns=crossing.at_unix_ns,
     )
-    return cursor.rowcount == 1
+    return connection.execute(insert.on_conflict_do_nothing()).rowcount == 1
 
 
-def withdraw_crossings(connection: sqlite3.Connection, budget: Budget, period_start_unix_ns: int) -> None:
-    """Forget crossings that no longer hold, because the limit was raised or the threshold is gone."""
-    holding = spent(connection, budget.id, period_start_unix_ns) * 100
-    for percent, action in connection.execute(
-        "SELECT percent, action FROM budget_crossings WHERE budget_id = ? AND period_start_unix_ns = ?",
-        (budget.id, period_start_unix_ns),
-    ).fetchall():
-        kept = Threshold(percent, Action(action)) in budget.thresholds
-        if not kept or holding < budget.limit_nano_usd * percent:
-            connection.execute(
-                "DELETE FROM budget_crossings "
-                "WHERE budget_id = ? AND period_start_unix_ns = ? AND percent = ?",
-                (budget.id, period_start_unix_ns, percent),
-            )
-
-
-def alert(connection: sqlite3.Connection, row: AlertRow) -> None:
-    """Record an alert; one with the same key is left as it is."""
+def withdraw(
+    connection: Connection, tenant: str, budget_id: str, period_start_unix_ns: int, percent: int
+) -> None:
+    """Forget a crossing that no longer holds."""
+    table = budget_crossings.c
     connection.execute(
-        "INSERT OR IGNORE INTO alerts (dedup_key, kind, tenant, summary, at_unix_ns) VALUES (?, ?, ?, ?, ?)",
-        (row.dedup_key, row.kind, row.tenant, row.summary, row.at_unix_ns),
+        delete(budget_crossings).where(
+            table.tenant_id == tenant,
+            table.budget_id == budget_id,
+            table.period_start_unix_ns == period_start_unix_ns,
+            table.percent == percent,
+        )
     )
 
 
-def alerts(store: ControlStore, limit: int) -> list[AlertRow]:
-    """The newest alerts first."""
-    rows = store.read(
-        "SELECT dedup_key, kind, tenant, summary, at_unix_ns FROM alerts ORDER BY seq DESC LIMIT ?", (limit,)
+def alert(connection: Connection, row: AlertRow) -> None:
+    """Record an alert; one of the tenant with the same key is left as it is."""
+    insert = _insert(connection, alerts).values(
+        tenant_id=row.tenant,
+        dedup_key=row.dedup_key,
+        kind=row.kind,
+        summary=row.summary,
+        at_unix_ns=row.at_unix_ns,
+    )
+    connection.execute(insert.on_conflict_do_nothing(index_elements=["tenant_id", "dedup_key"]))
+
+
+def newest_alerts(connection: Connection, tenant: str, limit: int) -> list[AlertRow]:
+    """The newest alerts of a tenant first."""
+    rows = connection.execute(
+        select(alerts.c.dedup_key, alerts.c.kind, alerts.c.tenant_id, alerts.c.summary, alerts.c.at_unix_ns)
+        .where(alerts.c.tenant_id == tenant)
+        .order_by(alerts.c.seq.desc())
+        .limit(limit)
     )
     return [AlertRow(*row) for row in rows]
 
 
-def statuses(store: ControlStore, chosen: Sequence[Budget], at_unix_ns: int) -> list[BudgetStatus]:
-    """What was spent of each budget in its period around `at_unix_ns`."""
+def statuses(
+    connection: Connection, tenant: str, chosen: Sequence[Budget], at_unix_ns: int
+) -> list[BudgetStatus]:
+    """What was spent of each budget of a tenant in its period around `at_unix_ns`."""
+    periods = {budget.id: budget.bounds(at_unix_ns) for budget in chosen}
+    keys = [(budget_id, start) for budget_id, (start, _) in periods.items()]
+    spent, crossed = spends(connection, tenant, keys), crossings(connection, tenant, keys)
     found = []
     for budget in chosen:
-        start, end = bounds(budget.period, at_unix_ns)
-        key = (budget.id, start)
-        row = store.read(
-            "SELECT spent_nano_usd, calls, unpriced_calls FROM budget_spend "
-            "WHERE budget_id = ? AND period_start_unix_ns = ?",
-            key,
-        )
-        spent_nano_usd, calls, unpriced = row[0] if row else (0, 0, 0)
-        crossings = store.read(
-            "SELECT percent, action, spent_nano_usd, at_unix_ns FROM budget_crossings "
-            "WHERE budget_id = ? AND period_start_unix_ns = ? ORDER BY percent",
-            key,
-        )
+        start, end = periods[budget.id]
+        sums = spent.get((budget.id, start), Sums(0, 0, 0))
         found.append(
             BudgetStatus(
                 budget=budget,
+                at_unix_ns=at_unix_ns,
                 period_start_unix_ns=start,
                 resets_at_unix_ns=end,
-                spent_nano_usd=spent_nano_usd,
-                calls=calls,
-                unpriced_calls=unpriced,
-                crossings=tuple(Crossing(p, Action(a), s, at) for p, a, s, at in crossings),
+                limit_nano_usd=budget.limit_in((start, end), at_unix_ns),
+                spent_nano_usd=sums.nano_usd,
+                calls=sums.calls,
+                unpriced_calls=sums.unpriced_calls,
+                crossings=tuple(crossed.get((budget.id, start), ())),
             )
         )
     return found
 
 
-def _budget(row: tuple[Any, ...]) -> Budget:
-    identity, tenant, name, scope, period, limit, thresholds, created = row
+def _sums() -> tuple[ColumnElement[int], ...]:
+    """Columns of a query over charges that make a `Sums`."""
+    cost, sign = charges.c.cost_nano_usd, charges.c.sign
+    return (
+        func.coalesce(func.sum(cost * sign), 0),
+        func.sum(sign),
+        func.sum(case((cost.is_(None), sign), else_=0)),
+    )
+
+
+def _chunks(wanted: Iterable[tuple[str, int]]) -> Iterable[tuple[list[str], list[int]]]:
+    keys = list(wanted)
+    for first in range(0, len(keys), _AT_ONCE):
+        chunk = keys[first : first + _AT_ONCE]
+        yield sorted({budget_id for budget_id, _ in chunk}), sorted({start for _, start in chunk})
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    """An insert that may say what to do on conflict: both engines do, each by a class of its own."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _budget(row: Row[Any], amounts: Iterable[Amount]) -> Budget:
+    thresholds: list[Mapping[str, Any]] = row.thresholds
     return Budget(
-        id=identity,
-        name=name,
-        tenant=tenant,
-        scope=json.loads(scope),
-        period=Period(period),
-        limit_nano_usd=limit,
-        thresholds=tuple(Threshold(t["percent"], Action(t["action"])) for t in json.loads(thresholds)),
-        created_at_unix_ns=created,
+        id=row.id,
+        name=row.name,
+        tenant=row.tenant_id,
+        scope=row.scope,
+        period=Period(row.period),
+        amounts=tuple(amounts),
+        time_zone=row.time_zone,
+        thresholds=tuple(Threshold(t["percent"], Action(t["action"])) for t in thresholds),
+        created_at_unix_ns=row.created_at_unix_ns,
     )

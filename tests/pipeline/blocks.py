@@ -9,7 +9,7 @@ from typing import Any
 from mmpipeline.rating.rated import RatedCall
 from mmproto.v1.call_pb2 import Call
 
-_FIXED = {"Int8": "b", "Int64": "q", "Float64": "d", "DateTime64(9, 'UTC')": "q"}
+_FIXED = {"Bool": "?", "UInt8": "B", "Int8": "b", "Int64": "q", "Float64": "d", "DateTime64(9, 'UTC')": "q"}
 
 
 class _Reader:

@@ -27,6 +27,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -66,6 +67,7 @@ _STATUS_BY_CODE: Final = {
     _AUTHENTICATION_FAILED: 403,
 }
 _CODE: Final = re.compile(r"Code: (\d+)\.")
+_INSERT: Final = re.compile(rb"\s*(?P<into>INSERT\s+INTO\s+[^;]*?)\s+FORMAT\s+(?P<format>\w+)[ \t]*\r?\n")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -178,7 +180,8 @@ class _Engine:
             if settings:
                 pairs = (f"{name} = {_quoted(value)}" for name, value in settings.items())
                 handle.query("SET " + ", ".join(pairs))
-            answer = handle.query(sql, "TabSeparated", params=dict(parameters))
+            with _data_in_a_file(sql) as statement:
+                answer = handle.query(statement, "TabSeparated", params=dict(parameters))
             content: bytes = answer.bytes() or b""
             return content
 
@@ -306,6 +309,19 @@ class _Server(ThreadingHTTPServer):
         """A client that goes away in the middle is no event."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _data_in_a_file(sql: bytes) -> Iterator[bytes]:
+    """The statement, with an insert's data in a file: chDB reads binary data from nowhere else."""
+    insert = _INSERT.match(sql)
+    if insert is None or insert.end() == len(sql):
+        yield sql
+        return
+    with tempfile.NamedTemporaryFile(suffix=".insert") as file:
+        file.write(memoryview(sql)[insert.end() :])
+        file.flush()
+        yield insert["into"] + f" FROM INFILE {_quoted(file.name)} FORMAT ".encode() + insert["format"]
 
 
 def _quoted(text: str) -> str:

@@ -19,12 +19,16 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from mmpipeline.rating.rated import RatedCall
-from mmpipeline.store.warehouse.schema import OTHER_TOKENS, TOKEN_COLUMNS
+from mmpipeline.store.warehouse.schema import INPUT_REPORTED, OTHER_TOKENS, OUTPUT_REPORTED, TOKEN_COLUMNS
+from mmproto.usage import INPUT_BUCKETS, OUTPUT_BUCKETS
 from mmproto.v1.call_pb2 import Call, Observer
 from mmproto.v1.usage_pb2 import Quality
 
 OBSERVERS: Final = {n: Observer.Name(n).removeprefix("OBSERVER_").lower() for n in Observer.values()}
 QUALITIES: Final = {n: Quality.Name(n).removeprefix("QUALITY_") for n in Quality.values()}
+
+_INPUT: Final = frozenset(INPUT_BUCKETS)
+_OUTPUT: Final = frozenset(OUTPUT_BUCKETS)
 
 _TOKEN_PREFIX: Final = len("tokens_")
 _BUCKET_COLUMNS: Final = {name[_TOKEN_PREFIX:]: name for name in TOKEN_COLUMNS}
@@ -45,17 +49,28 @@ class WarehouseRow(NamedTuple):
     user: str
     provider: str
     model: str
+    request_model: str
+    operation: str
+    virtual_key: str
     node: str
     process: str
     observer: str
     quality: str
     error_type: str
+    session: str
+    streaming: bool
     duration_s: float | None
+    first_token_s: float | None
     cost_nano_usd: int | None
     unpriced_reason: str
     rate_card: str
+    reported: int
     message: bytes
     tokens: Mapping[str, int]
+
+
+# Columns of text, in no order that matters: a block names them.
+_TEXTS: Final = (*WarehouseRow._fields[4:18], "unpriced_reason", "rate_card")
 
 
 def row_of(
@@ -85,15 +100,23 @@ def row_of(
         call.provider,
         # The model that served the call is what was paid for; the requested one may be an alias.
         call.response_model or call.request_model,
+        call.request_model,
+        call.operation,
+        call.virtual_key_id,
         call.node,
         call.process.command,
         OBSERVERS.get(call.observer, "unspecified"),
         QUALITIES.get(call.usage.quality, "UNKNOWN"),
         call.error_type,
+        call.origin.session,
+        call.streaming,
         call.duration_s if call.HasField("duration_s") else None,
+        call.time_to_first_token_s if call.HasField("time_to_first_token_s") else None,
         cost_nano_usd,
         unpriced_reason,
         rate_card,
+        (0 if _INPUT.isdisjoint(tokens) else INPUT_REPORTED)
+        | (0 if _OUTPUT.isdisjoint(tokens) else OUTPUT_REPORTED),
         message,
         tokens,
     )
@@ -126,11 +149,12 @@ def block_of(rows: Sequence[WarehouseRow]) -> bytes:
         _numbers("started_at", "DateTime64(9, 'UTC')", "q", values["started_at"]),
         _texts("id", values["id"]),
         _numbers("sign", "Int8", "b", values["sign"]),
-        *(_texts(name, values[name]) for name in WarehouseRow._fields[4:14]),
+        *(_texts(name, values[name]) for name in _TEXTS),
+        _column("streaming", "Bool") + bytes(values["streaming"]),
         _nullable("duration_s", "Float64", "d", values["duration_s"]),
+        _nullable("first_token_s", "Float64", "d", values["first_token_s"]),
         _nullable("cost_nano_usd", "Int64", "q", values["cost_nano_usd"]),
-        _texts("unpriced_reason", values["unpriced_reason"]),
-        _texts("rate_card", values["rate_card"]),
+        _column("reported", "UInt8") + bytes(values["reported"]),
         *_buckets(values["tokens"]),
         _column("message", "String") + b"".join([_sized(message) for message in values["message"]]),
     ]

@@ -2,8 +2,9 @@
 
 WarehouseError
 ├── WarehouseLocked      another process has the folder
-├── WarehouseTooNew      the folder was written by a newer ModelMeter
-└── WarehouseFailed      the engine refused a statement (disk full, damaged part, ...)
+├── WarehouseTooNew      the schema was written by a newer ModelMeter
+├── WarehouseAway        the server cannot be asked now: wait and try again
+└── WarehouseFailed      the engine refused a statement (disk full, no right to, damaged part, ...)
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ class WarehouseLocked(WarehouseError):
 
 
 class WarehouseTooNew(WarehouseError):
-    """The folder has migrations that this version does not know: reading it could give wrong numbers."""
+    """It has migrations that this version does not know: reading it could give wrong numbers."""
+
+
+class WarehouseAway(WarehouseError):
+    """The server cannot be reached, or says that it cannot serve now. Whether an insert arrived is not known:
+    it is to be repeated with its token."""
 
 
 class WarehouseFailed(WarehouseError):

@@ -7,12 +7,13 @@ Dimensions and measures come from closed tables here, so nothing that a caller s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mmpipeline.store.warehouse.relations import KEYS, RELATIONS
 from mmpipeline.store.warehouse.schema import TOKEN_TOTALS, summed
-from mmpipeline.store.warehouse.shapes import CallCursor, Dimension, Filters, Span, Unanswerable
+from mmpipeline.store.warehouse.shapes import CallCursor, Dimension, Filters, ScopeField, Span, Unanswerable
 
 _TIME_GROUPS: Final = {
     "hour": "formatDateTime(at, '%Y-%m-%dT%H:00:00Z')",
@@ -54,13 +55,7 @@ def rolled_up(span: Span, filters: Filters) -> Conditions:
 
 def raw(span: Span, filters: Filters) -> Conditions:
     """Conditions on the raw table."""
-    conditions = Conditions()
-    conditions.add(
-        "started_at >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') "
-        "AND started_at < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')",
-        from_ns=max(span.from_unix_ns, 0),
-        to_ns=max(span.to_unix_ns, 0),
-    )
+    conditions = _within("started_at", span.from_unix_ns, span.to_unix_ns)
     _filter(conditions, filters)
     return conditions
 
@@ -137,7 +132,8 @@ def depth(conditions: Conditions, rows: int) -> tuple[str, dict[str, Any]]:
 def latest(conditions: Conditions, limit: int) -> tuple[str, dict[str, Any]]:
     """Calls that stand, merged (FINAL), latest first; `conditions` should reach no deeper than needed."""
     sql = (
-        f"SELECT {STORED_CALL}, toUnixTimestamp64Nano(started_at), id FROM calls FINAL {conditions.where()} "
+        f"SELECT {STORED_CALL}, toUnixTimestamp64Nano(started_at), id "
+        f"FROM calls FINAL {conditions.where()} AND sign > 0 "
         "ORDER BY started_at DESC, id DESC LIMIT {limit:UInt32}"
     )
     return sql, {**conditions.parameters, "limit": limit}
@@ -150,6 +146,45 @@ def before(conditions: Conditions, cursor: CallCursor) -> None:
         at_ns=cursor.started_at_unix_ns,
         at_id=cursor.id,
     )
+
+
+def charged(
+    from_unix_ns: int, to_unix_ns: int, scope: Mapping[ScopeField, str]
+) -> tuple[str, dict[str, Any]]:
+    """Nano-dollars of single calls in a time and a scope; rows that were taken back cancel in the sum."""
+    conditions = _within("started_at", from_unix_ns, to_unix_ns)
+    for name, value in scope.items():
+        column = (
+            f"{{s_{name}:String}} IN (model, request_model)"
+            if name == "model"
+            else f"{name} = {{s_{name}:String}}"
+        )
+        conditions.add(column, **{f"s_{name}": value})
+    statement = f"SELECT sum(ifNull(cost_nano_usd, 0) * sign) FROM calls {conditions.where()}"
+    return statement, conditions.parameters
+
+
+def relation(
+    name: str, merged: bool, from_unix_ns: int, to_unix_ns: int, limit: int
+) -> tuple[str, dict[str, Any]]:
+    """Rows of a relation; `merged` where it is a table whose rows may be there more than once."""
+    conditions = _within("timestamp", from_unix_ns, to_unix_ns)
+    statement = (
+        f"SELECT {', '.join(RELATIONS[name])} FROM {name}{' FINAL' if merged else ''} {conditions.where()} "
+        f"ORDER BY timestamp, {KEYS[name]} LIMIT {{limit:UInt32}}"
+    )
+    return statement, {**conditions.parameters, "limit": limit}
+
+
+def _within(column: str, from_unix_ns: int, to_unix_ns: int) -> Conditions:
+    conditions = Conditions()
+    conditions.add(
+        f"{column} >= fromUnixTimestamp64Nano({{from_ns:Int64}}, 'UTC') "
+        f"AND {column} < fromUnixTimestamp64Nano({{to_ns:Int64}}, 'UTC')",
+        from_ns=max(from_unix_ns, 0),
+        to_ns=max(to_unix_ns, 0),
+    )
+    return conditions
 
 
 def _column(table: str, measure: str) -> str:

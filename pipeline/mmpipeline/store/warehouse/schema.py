@@ -1,14 +1,15 @@
-"""Tables of the warehouse and the numbered steps that make them.
+"""Tables of the warehouse, in any layout.
 
 Raw calls live in a CollapsingMergeTree: a row of sign -1 takes an earlier row back, so history is never
 edited and every sum over `value * sign` is right before and after the engine has merged the pair. The
 whole contract message is kept beside the columns (`message`, without content by contract), so a call can
 be shown exactly as it was reported, absent fields included, and later steps can fill new columns from it;
-the columns are what filters and roll-ups need, and their 0 means "nothing to add", not "reported as 0".
+the columns are what filters, roll-ups and relations need, and a 0 in a bucket means "nothing to add", not
+"reported as 0": `reported` says which sides of the usage were reported at all.
 
 Dashboards read only roll-ups. They are filled by materialized views into explicit target tables:
-explicit, because a target needs its own `non_replicated_deduplication_window` for a re-sent batch to be
-recognised there as well. Each is as short as its questions allow, since what a page costs is rows read:
+explicit, because a target needs its own window of tokens for a re-sent batch to be recognised there as well.
+Each is as short as its questions allow, since what a page costs is rows read:
 
 - `usage_hourly`     who (team, application) spent what on which model, in what quality, by the hour
 - `usage_daily`      the same by the day: a twentieth of the rows, and what nearly every chart needs
@@ -16,15 +17,16 @@ recognised there as well. Each is as short as its questions allow, since what a 
 - `processes_daily`  by node and process; apart from users, because together they would multiply
 - `observers`        which node's sensor or router was last heard of, and when
 
-The same statements run on a ClickHouse server; there a later step swaps the engines for their Replicated
-siblings.
+`relations` has the names and columns under which the product's data model is documented.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mmpipeline.store.warehouse.layouts import Kind, Layout
 from mmproto.usage import (
     CACHE_READ_BUCKETS,
     CACHE_WRITE_BUCKETS,
@@ -37,67 +39,99 @@ TOKEN_COLUMNS: Final = tuple(f"tokens_{name}" for name in INPUT_BUCKETS + OUTPUT
 # Buckets that a newer sensor reports and this version has no column for: counted, not dropped.
 OTHER_TOKENS: Final = "tokens_other"
 
+# The bits of `reported`.
+INPUT_REPORTED: Final = 1
+OUTPUT_REPORTED: Final = 2
+
 _SUMMED_TOKENS: Final = (*TOKEN_COLUMNS, OTHER_TOKENS)
 
-# Every table with a tenant's rows: each query is confined to one tenant on all of them.
-TENANT_TABLES: Final = (
-    "calls",
-    "usage_hourly",
-    "usage_daily",
-    "users_daily",
-    "processes_daily",
-    "observers",
-)
+TEXT: Final = "LowCardinality(String)"
 
-# Batches remembered for recognising a re-sent one. The writer re-sends only the batch that a crash
-# interrupted; a thousand leaves room for several writers and for manual repair.
-_DEDUPLICATION_WINDOW: Final = 1000
-
-# A batch is durable when `insert` returns, also if the machine loses power a moment later.
-_DURABLE: Final = (
-    f"non_replicated_deduplication_window = {_DEDUPLICATION_WINDOW}, "
-    "fsync_after_insert = 1, fsync_part_directory = 1"
-)
-
-_TEXT: Final = "LowCardinality(String)"
+Columns = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """One numbered step; applied once, in order, and never changed after it was released."""
+class Table:
+    """One table with tenants' rows. `codecs` are by column; `extra` are indexes.
 
-    version: int
-    statements: tuple[str, ...]
+    `sharded_by` is what decides where an inserted row lies on a cluster; "" where only views write.
+    """
+
+    name: str
+    columns: Columns
+    kind: Kind
+    order: Sequence[str]
+    partition: str = ""
+    codecs: tuple[tuple[str, str], ...] = ()
+    extra: tuple[str, ...] = ()
+    settings: str = ""
+    sharded_by: str = ""
+
+    def statements(self, layout: Layout) -> tuple[str, ...]:
+        """What makes it: the table with the rows and, on a cluster, the one over all shards."""
+        codecs = dict(self.codecs)
+        columns = [
+            f"{name} {kind}" + (f" CODEC({codecs[name]})" if name in codecs else "")
+            for name, kind in self.columns
+        ]
+        stored = (
+            f"CREATE TABLE IF NOT EXISTS {layout.local(self.name)}{layout.everywhere} (\n"
+            f"    {_lines(*columns, *self.extra)}\n)\n"
+            f"ENGINE = {layout.engines[self.kind]}\n"
+            + (f"PARTITION BY {self.partition}\n" if self.partition else "")
+            + f"ORDER BY ({', '.join(self.order)})\n"
+            + f"SETTINGS {layout.table_settings}{self.settings}"
+        )
+        if not layout.cluster:
+            return (stored,)
+        over = (
+            f"CREATE TABLE IF NOT EXISTS {self.name}{layout.everywhere} (\n"
+            f"    {_lines(*(f'{name} {kind}' for name, kind in self.columns))}\n)\n"
+            f"ENGINE = {layout.distributed(self.name, self.sharded_by)}"
+        )
+        return (stored, over)
 
 
 def _lines(*lines: str) -> str:
     return ",\n    ".join(lines)
 
 
-def _raw_calls() -> str:
-    columns = _lines(
-        f"tenant_id {_TEXT}",
-        "started_at DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1))",
-        "id String CODEC(ZSTD(1))",
-        "sign Int8",
-        *(f"{name} {_TEXT}" for name in ("team", "application", "user", "provider", "model")),
-        *(f"{name} {_TEXT}" for name in ("node", "process", "observer", "quality", "error_type")),
-        "duration_s Nullable(Float64)",
-        "cost_nano_usd Nullable(Int64)",
-        f"unpriced_reason {_TEXT}",
-        f"rate_card {_TEXT}",
-        *(f"{name} Int64 CODEC(ZSTD(1))" for name in _SUMMED_TOKENS),
-        "message String CODEC(ZSTD(3))",
-        "INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1",
-    )
-    return (
-        f"CREATE TABLE IF NOT EXISTS calls (\n    {columns}\n)\n"
-        "ENGINE = CollapsingMergeTree(sign)\n"
-        "PARTITION BY toYYYYMM(started_at)\n"
-        "ORDER BY (tenant_id, started_at, id)\n"
-        # Single calls are read a few at a time: small granules keep what is unpacked for them small.
-        f"SETTINGS {_DURABLE}, index_granularity = 1024"
-    )
+CALLS: Final = Table(
+    "calls",
+    (
+        ("tenant_id", TEXT),
+        ("started_at", "DateTime64(9, 'UTC')"),
+        ("id", "String"),
+        ("sign", "Int8"),
+        *((name, TEXT) for name in ("team", "application", "user", "provider", "model", "request_model")),
+        *((name, TEXT) for name in ("operation", "virtual_key", "node", "process", "observer", "quality")),
+        ("error_type", TEXT),
+        ("session", "String"),
+        ("streaming", "Bool"),
+        ("duration_s", "Nullable(Float64)"),
+        ("first_token_s", "Nullable(Float64)"),
+        ("cost_nano_usd", "Nullable(Int64)"),
+        ("unpriced_reason", TEXT),
+        ("rate_card", TEXT),
+        ("reported", "UInt8"),
+        *((name, "Int64") for name in _SUMMED_TOKENS),
+        ("message", "String"),
+    ),
+    "collapsing",
+    ("tenant_id", "started_at", "id"),
+    partition="toYYYYMM(started_at)",
+    codecs=(
+        ("started_at", "Delta(8), ZSTD(1)"),
+        ("id", "ZSTD(1)"),
+        ("session", "ZSTD(1)"),
+        *((name, "ZSTD(1)") for name in _SUMMED_TOKENS),
+        ("message", "ZSTD(3)"),
+    ),
+    extra=("INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1",),
+    # Single calls are read a few at a time: small granules keep what is unpacked for them small.
+    settings=", index_granularity = 1024",
+    sharded_by="cityHash64(id)",
+)
 
 
 def summed(buckets: tuple[str, ...], prefix: str = "") -> str:
@@ -135,70 +169,72 @@ _CALLERS_MEASURES: Final = _MEASURES | {
 }
 
 
-def _roll_up(table: str, start: str, key: tuple[str, ...], measured: dict[str, str]) -> tuple[str, str]:
-    """Target table and materialized view of one roll-up; `start` is the function that gives `at`."""
-    columns = _lines(
-        f"tenant_id {_TEXT}",
-        "at DateTime('UTC') CODEC(Delta(4), ZSTD(1))",
-        *(f"{name} {_TEXT}" for name in key),
+@dataclass(frozen=True, slots=True)
+class RollUp:
+    """A table with the query over raw calls that fills it, as calls are inserted."""
+
+    table: Table
+    select: str
+    group_by: tuple[str, ...]
+
+    def statements(self, layout: Layout) -> tuple[str, ...]:
+        """The target, the view that fills it on each shard from that shard's calls."""
+        view = (
+            f"CREATE MATERIALIZED VIEW IF NOT EXISTS {self.table.name}_view{layout.everywhere} "
+            f"TO {layout.local(self.table.name)} AS\n"
+            f"SELECT {self.select}\n"
+            f"FROM {layout.local(CALLS.name)} AS raw GROUP BY {', '.join(self.group_by)}"
+        )
+        stored, *over = self.table.statements(layout)
+        return (stored, view, *over)
+
+
+def _roll_up(table: str, start: str, key: tuple[str, ...], measured: dict[str, str]) -> RollUp:
+    """`start` is the function that gives `at`."""
+    columns = (
+        ("tenant_id", TEXT),
+        ("at", "DateTime('UTC')"),
+        *((name, TEXT) for name in key),
         *(
-            f"{name} SimpleAggregateFunction(sum, {'Float64' if name == 'duration_s' else 'Int64'})"
+            (name, f"SimpleAggregateFunction(sum, {'Float64' if name == 'duration_s' else 'Int64'})")
             for name in measured
         ),
     )
-    dimensions = ", ".join(("tenant_id", "at", *key))
-    target = (
-        f"CREATE TABLE IF NOT EXISTS {table} (\n    {columns}\n)\n"
-        "ENGINE = AggregatingMergeTree\n"
-        "PARTITION BY toYYYYMM(at)\n"
-        f"ORDER BY ({dimensions})\n"
-        f"SETTINGS {_DURABLE}"
-    )
+    dimensions = ("tenant_id", "at", *key)
     measures = _lines(*(f"{expression} AS {name}" for name, expression in measured.items()))
-    view = (
-        f"CREATE MATERIALIZED VIEW IF NOT EXISTS {table}_view TO {table} AS\n"
-        f"SELECT tenant_id, {start}(started_at) AS at, {', '.join(key)},\n    {measures}\n"
-        f"FROM calls AS raw GROUP BY {dimensions}"
-    )
-    return target, view
-
-
-def _observers() -> tuple[str, str]:
-    target = (
-        "CREATE TABLE IF NOT EXISTS observers (\n    "
-        + _lines(
-            f"tenant_id {_TEXT}",
-            f"node {_TEXT}",
-            f"observer {_TEXT}",
-            "calls SimpleAggregateFunction(sum, Int64)",
-            "last_call_at SimpleAggregateFunction(max, DateTime64(9, 'UTC'))",
-        )
-        + "\n)\nENGINE = AggregatingMergeTree\nORDER BY (tenant_id, node, observer)\n"
-        + f"SETTINGS {_DURABLE}"
-    )
-    view = (
-        "CREATE MATERIALIZED VIEW IF NOT EXISTS observers_view TO observers AS\n"
-        "SELECT tenant_id, node, observer, sum(toInt64(sign)) AS calls, max(started_at) AS last_call_at\n"
-        "FROM calls GROUP BY tenant_id, node, observer"
-    )
-    return target, view
-
-
-MIGRATIONS: Final = (
-    Migration(
-        1,
-        (
-            _raw_calls(),
-            *_roll_up("usage_hourly", "toStartOfHour", _USAGE_KEY, _USAGE_MEASURES),
-            *_roll_up("usage_daily", "toStartOfDay", _USAGE_KEY, _USAGE_MEASURES),
-            *_roll_up("users_daily", "toStartOfDay", _USERS_KEY, _CALLERS_MEASURES),
-            *_roll_up("processes_daily", "toStartOfDay", _PROCESSES_KEY, _CALLERS_MEASURES),
-            *_observers(),
+    return RollUp(
+        Table(
+            table,
+            columns,
+            "aggregating",
+            dimensions,
+            partition="toYYYYMM(at)",
+            codecs=(("at", "Delta(4), ZSTD(1)"),),
         ),
-    ),
-)
+        f"tenant_id, {start}(started_at) AS at, {', '.join(key)},\n    {measures}",
+        dimensions,
+    )
 
-VERSIONS_TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS schema_versions (version UInt32, applied_at DateTime('UTC')) "
-    "ENGINE = MergeTree ORDER BY version"
+
+ROLL_UPS: Final = (
+    _roll_up("usage_hourly", "toStartOfHour", _USAGE_KEY, _USAGE_MEASURES),
+    _roll_up("usage_daily", "toStartOfDay", _USAGE_KEY, _USAGE_MEASURES),
+    _roll_up("users_daily", "toStartOfDay", _USERS_KEY, _CALLERS_MEASURES),
+    _roll_up("processes_daily", "toStartOfDay", _PROCESSES_KEY, _CALLERS_MEASURES),
+    RollUp(
+        Table(
+            "observers",
+            (
+                ("tenant_id", TEXT),
+                ("node", TEXT),
+                ("observer", TEXT),
+                ("calls", "SimpleAggregateFunction(sum, Int64)"),
+                ("last_call_at", "SimpleAggregateFunction(max, DateTime64(9, 'UTC'))"),
+            ),
+            "aggregating",
+            ("tenant_id", "node", "observer"),
+        ),
+        "tenant_id, node, observer, sum(toInt64(sign)) AS calls, max(started_at) AS last_call_at",
+        ("tenant_id", "node", "observer"),
+    ),
 )

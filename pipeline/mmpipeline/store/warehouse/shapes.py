@@ -7,7 +7,7 @@ price: `unpriced_calls` stands beside it, and where no call of a group has a pri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from mmproto.v1.call_pb2 import Call
 
@@ -18,6 +18,9 @@ Dimension = Literal[
     "team", "application", "user", "provider", "model", "node", "process", "hour", "day", "month"
 ]
 DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
+
+# What a budget's scope can name.
+ScopeField = Literal["team", "application", "user", "virtual_key", "model"]
 
 
 class Unanswerable(ValueError):
@@ -163,6 +166,14 @@ class CallPage:
 
     calls: tuple[StoredCall, ...]
     next: CallCursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Rows of one relation of the data model, and the names of their columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

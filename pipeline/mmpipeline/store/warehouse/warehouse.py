@@ -9,22 +9,19 @@ sums read roll-ups only; only the two that show single calls read the raw table,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from mmpipeline.config import Warehouse as WarehouseSettings
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.store.warehouse import queries as sql
 from mmpipeline.store.warehouse.blocks import block_of, row_of_rated
-from mmpipeline.store.warehouse.engine import Engine, quoted
-from mmpipeline.store.warehouse.errors import WarehouseTooNew
-from mmpipeline.store.warehouse.schema import (
-    MIGRATIONS,
-    OTHER_TOKENS,
-    TENANT_TABLES,
-    TOKEN_COLUMNS,
-    VERSIONS_TABLE,
-)
+from mmpipeline.store.warehouse.engine import Engine
+from mmpipeline.store.warehouse.layouts import quoted
+from mmpipeline.store.warehouse.migrations import ROLL_UP_TABLES, TENANT_TABLES, keep, migrate
+from mmpipeline.store.warehouse.relations import RELATIONS, REPORTED
+from mmpipeline.store.warehouse.schema import CALLS, OTHER_TOKENS, TOKEN_COLUMNS
 from mmpipeline.store.warehouse.shapes import (
     CallCursor,
     CallPage,
@@ -35,6 +32,8 @@ from mmpipeline.store.warehouse.shapes import (
     Filters,
     ObserverSeen,
     QualityShare,
+    Relation,
+    ScopeField,
     Span,
     SpendRow,
     StoredCall,
@@ -44,28 +43,34 @@ from mmpipeline.store.warehouse.shapes import (
 )
 from mmproto.v1.call_pb2 import Call
 
+EMBEDDED: Final = WarehouseSettings()
 EVERYTHING: Final = Filters()
 _MOST_GROUPS: Final = 100_000
 _MOST_FACETS: Final = 500
+_TABLES: Final = frozenset(table.name for table in REPORTED)
 
 
 class Warehouse:
     """The store of calls. Safe to use from any thread; one process a folder when embedded."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Bring the schema of `engine` up to date. Raises WarehouseTooNew, WarehouseFailed."""
+    def __init__(self, engine: Engine, settings: WarehouseSettings) -> None:
+        """Bring the schema of `engine` up to date. Raises WarehouseError."""
         self._engine = engine
-        self._migrate()
+        migrate(engine)
+        engine.confine(TENANT_TABLES)
+        keep(engine, settings.keep_days, settings.keep_days_by_tenant)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The embedded warehouse in `folder`, made where it is missing.
+    def open(cls, folder: Path, settings: WarehouseSettings = EMBEDDED) -> Self:
+        """The warehouse that `settings` name; embedded in `folder` where they name no server.
 
-        Raises WarehouseLocked (another process has it), WarehouseTooNew, WarehouseFailed.
+        Raises WarehouseLocked (another process has the folder), WarehouseAway (the server), WarehouseTooNew,
+        WarehouseFailed.
         """
-        engine = Engine.embedded(folder)
+        url = settings.url.reveal()
+        engine = Engine.server(url, settings.cluster) if url else Engine.embedded(folder)
         try:
-            return cls(engine)
+            return cls(engine, settings)
         except BaseException:
             engine.close()
             raise
@@ -235,20 +240,45 @@ class Warehouse:
         rows = self._engine.read(
             tenant,
             f"SELECT {sql.STORED_CALL} FROM calls FINAL "
-            "WHERE tenant_id = {tenant:String} AND id = {id:String} LIMIT 1",
+            "WHERE tenant_id = {tenant:String} AND id = {id:String} AND sign > 0 LIMIT 1",
             {"id": call_id},
         )
         return _stored(rows[0]) if rows else None
 
+    def charged(
+        self, tenant: str, from_unix_ns: int, to_unix_ns: int, scope: Mapping[ScopeField, str]
+    ) -> int:
+        """Nano-dollars of the calls that started in that time, to the nanosecond, in a budget's scope.
+
+        Read from single calls: for checking other sums, not for pages. A scope of a model takes the requested
+        and the answering name alike, as budgets do. Calls without a price count nothing.
+        """
+        statement, parameters = sql.charged(from_unix_ns, to_unix_ns, scope)
+        return int(self._engine.read(tenant, statement, parameters)[0][0])
+
+    def relation(
+        self, tenant: str, name: str, from_unix_ns: int, to_unix_ns: int, limit: int = _MOST_GROUPS
+    ) -> Relation:
+        """Rows of one relation of the data model (see relations) in that time, earliest first.
+
+        Raises ValueError where there is no relation of that name.
+        """
+        if name not in RELATIONS:
+            raise ValueError(f"no relation {name!r}: there are {', '.join(RELATIONS)}")
+        statement, parameters = sql.relation(name, name in _TABLES, from_unix_ns, to_unix_ns, limit)
+        return Relation(RELATIONS[name], tuple(self._engine.read(tenant, statement, parameters)))
+
     def sizes(self) -> list[TableSize]:
-        """Rows and bytes of each table."""
-        tables = ", ".join(quoted(table) for table in TENANT_TABLES)
+        """Rows and bytes of each table with calls or sums of them; on a cluster of all replicas together."""
+        layout = self._engine.layout
+        names = {layout.local(name): name for name in (CALLS.name, *ROLL_UP_TABLES)}
+        tables = ", ".join(map(quoted, names))
         rows = self._engine.read_meta(
-            "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts "
-            f"WHERE active AND database = currentDatabase() AND table IN ({tables}) "
+            f"SELECT table, sum(rows), sum(bytes_on_disk) FROM {layout.parts} "
+            f"WHERE active AND database = {quoted(layout.database)} AND table IN ({tables}) "
             "GROUP BY table ORDER BY table"
         )
-        return [TableSize(*row) for row in rows]
+        return [TableSize(names[table], *sizes) for table, *sizes in rows]
 
     def _shares(
         self, tenant: str, span: Span, filters: Filters, keys: tuple[str, ...], measures: tuple[str, ...]
@@ -264,23 +294,6 @@ class Warehouse:
             f"HAVING s_{measures[0]} != 0 ORDER BY s_{measures[0]} DESC, {columns} LIMIT 1000",
             conditions.parameters,
         )
-
-    def _migrate(self) -> None:
-        self._engine.command(VERSIONS_TABLE)
-        done = {row[0] for row in self._engine.read_meta("SELECT version FROM schema_versions")}
-        newest = MIGRATIONS[-1].version
-        if done and max(done) > newest:
-            raise WarehouseTooNew(
-                f"the warehouse has schema {max(done)}, this ModelMeter knows {newest}",
-                "install the version that wrote it, or a newer one",
-            )
-        for migration in MIGRATIONS:
-            if migration.version in done:
-                continue
-            # Every statement can be repeated, so a step cut off by a crash is simply run again.
-            for statement in migration.statements:
-                self._engine.command(statement)
-            self._engine.command(f"INSERT INTO schema_versions VALUES ({migration.version}, now())")
 
 
 def _not_by_user(filters: Filters) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,8 @@ class AwayOutcome:
 class _Daemon(NamedTuple):
     spool: Spool
     sender: Sender
+    # The kernel ends a broker with the thread that started it: this one lasts as long as the run.
+    starting: ThreadPoolExecutor
 
 
 def run(plan: AwayPlan, folder: Path, say: Say) -> AwayOutcome:
@@ -88,12 +91,13 @@ def run(plan: AwayPlan, folder: Path, say: Say) -> AwayOutcome:
     broker = Kafka(folder / "kafka")
     spool = Spool(folder / "spool.sqlite", plan.max_bytes)
     settings = KafkaSettings(brokers=broker.address)
+    starting = ThreadPoolExecutor(1)
     try:
         broker.start()
         create_topic(broker.address, topics.CALLS, PARTITIONS)
         sender = Sender(spool, KafkaClient(settings, "away"), backoff_max_s=5.0)
         sender.start()
-        accepted = _send(broker, _Daemon(spool, sender), records, outcome, say)
+        accepted = _send(broker, _Daemon(spool, sender, starting), records, outcome, say)
         began = time.monotonic()
         wait_for("the spool drained", lambda: len(spool) == 0, within_s=600)
         outcome.drained_s = time.monotonic() - began
@@ -104,6 +108,7 @@ def run(plan: AwayPlan, folder: Path, say: Say) -> AwayOutcome:
         outcome.missing = len(accepted - found.keys())
         outcome.strange = len(found.keys() - accepted)
     finally:
+        starting.shutdown()
         broker.close()
         spool.close()
     return outcome
@@ -117,7 +122,7 @@ def _send(
     say: Say,
 ) -> set[str]:
     """Append everything at the plan's rate; the ids that the spool has accepted."""
-    plan, (spool, sender) = outcome.plan, daemon
+    plan, spool, sender = outcome.plan, daemon.spool, daemon.sender
     accepted: set[str] = set()
     began = time.monotonic()
     killed = back = False
@@ -130,8 +135,9 @@ def _send(
             say(f"{now:.0f} s: the broker is killed")
         if killed and not back and now >= plan.before_s + plan.away_s:
             back = True
-            broker.start()
-            say(f"{time.monotonic() - began:.0f} s: the broker is back")
+            # Calls go on while it comes up.
+            starting = daemon.starting.submit(broker.start)
+            starting.add_done_callback(lambda _: say(f"{time.monotonic() - began:.0f} s: the broker is back"))
         try:
             spool.append([record for _, record in batch])
             taken = len(batch)

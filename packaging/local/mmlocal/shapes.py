@@ -82,7 +82,7 @@ class Distributed:
             "clickhouse": self._clickhouse,
         }
         await supervisor.start_servers(servers)
-        kafka = {"MODELMETER_KAFKA_BROKERS": self._kafka.address}
+        kafka = {"MODELMETER_KAFKA_BROKERS": self._kafka.address, "MODELMETER_SENSOR_SINK": "kafka"}
         stores = {"MODELMETER_WAREHOUSE_URL": self._clickhouse.url}
         common = {**environment(self.state), **kafka, **stores}
         app = {**common, "MODELMETER_CONTROL_URL": self._postgresql.url("app")}

@@ -12,6 +12,7 @@ a snapshot for reading, and never as a role that passes row-level security.
 Errors:
 
     DatabaseError      the store cannot be used as it is; `hint` says what to do
+      DatabaseAway     the server does not answer or does not let us in: trying again later may work
     StoreBusy          it cannot be read or written now (locked, away, disk full, a deadlock was broken):
                        nothing of the transaction holds, and trying again later may work
 """
@@ -52,6 +53,10 @@ class DatabaseError(Exception):
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"{message}; {hint}")
         self.hint = hint
+
+
+class DatabaseAway(DatabaseError):
+    """The server cannot be reached, or does not let us in."""
 
 
 class StoreBusy(Exception):
@@ -153,7 +158,8 @@ class Database:
             raise DatabaseError(f"{name}: {error}", error.hint) from error
         except exc.SQLAlchemyError as error:
             self.close()
-            raise DatabaseError(
+            kind = DatabaseAway if isinstance(error, exc.OperationalError) else DatabaseError
+            raise kind(
                 f"{name} cannot be used: {_said(error)}",
                 "check control.url, that the server runs, and its pg_hba.conf",
             ) from error

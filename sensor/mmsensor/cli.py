@@ -82,7 +82,7 @@ def main() -> None:
 @main.command()
 @config_option
 @state_option
-@click.option("--sink", help="`ingest`, or `jsonl:PATH` for a file of JSON lines (sink).")
+@click.option("--sink", help="`ingest`, `kafka://HOST:PORT,...`, or `jsonl:PATH` for JSON lines (sink).")
 @click.option("--ingest-url", help="Base URL of the pipeline (ingest.url).")
 @click.option("--metrics-listen", help="host:port of /metrics, port 0 for a free one (metrics.listen).")
 @click.option("--log-level", help="debug, info, warning or error (log_level).")
@@ -216,7 +216,14 @@ def config() -> None:
 @_one_line_errors
 def validate(config: Path | None) -> None:
     """Check the configuration; every mistake is named with its file and line (exit code 78)."""
-    load_settings(config, {})
+    settings = load_settings(config, {}).settings
+    kafka = settings.to_kafka
+    if kafka is not None:
+        from mmproto.kafka.connection import kafka_needed  # noqa: PLC0415
+
+        with kafka_needed():
+            from mmproto.kafka.producer import KafkaClient  # noqa: PLC0415
+        KafkaClient(kafka, settings.node_name).close()
     files = configuration_files("sensor", config)
     click.echo(f"valid: {', '.join(map(str, files)) if files else 'no file, the defaults apply'}")
 

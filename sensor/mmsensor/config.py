@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from mmproto.delivery import TOKEN_FILE
+from mmproto.kafka.settings import KafkaSettings, check_brokers
 from mmproto.settings import STATE_DIR, Loaded, configuration_files, read, setting
 from mmsensor.attribution.rules import Rule
 
 DEFAULT_INGEST_URL = "http://127.0.0.1:8780"
+KAFKA_SCHEME = "kafka://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,9 @@ class SensorSettings:
     state_dir: Path = setting(STATE_DIR, about="Folder of everything that outlives the process.")
     node: str = setting("", about="Name of this machine in every call. Default: its host name.")
     sink: str = setting(
-        "ingest", about="`ingest`, or `jsonl:PATH` for a file of JSON lines (`jsonl:-` prints them)."
+        "ingest",
+        about="`ingest` over HTTP; `kafka`, or `kafka://HOST:PORT` with more brokers after commas; or "
+        "`jsonl:PATH` for a file of JSON lines (`jsonl:-` prints them).",
     )
     hosts: Mapping[str, str] = setting(
         factory=dict,
@@ -182,6 +186,7 @@ class SensorSettings:
         "info", about="What is written to standard error."
     )
     ingest: IngestSettings = setting(factory=IngestSettings, about="delivery to the pipeline")
+    kafka: KafkaSettings = setting(factory=KafkaSettings, about="delivery over Kafka")
     spool: SpoolSettings = setting(factory=SpoolSettings, about="the durable queue")
     capture: CaptureSettings = setting(factory=CaptureSettings, about="the kernel side")
     emit: EmitSettings = setting(factory=EmitSettings, about="batching")
@@ -189,8 +194,27 @@ class SensorSettings:
     attribution: AttributionSettings = setting(factory=AttributionSettings, about="who pays")
 
     def __post_init__(self) -> None:
-        if self.sink != "ingest" and not (self.sink.startswith("jsonl:") and len(self.sink) > 6):
-            raise ValueError(f"sink: 'ingest' or 'jsonl:PATH' is expected, found '{self.sink}'")
+        if self.sink == "kafka" and not self.kafka.brokers:
+            raise ValueError("sink: 'kafka' needs kafka.brokers; or name them here, kafka://HOST:PORT")
+        if self.sink.startswith(KAFKA_SCHEME):
+            check_brokers(self.sink.removeprefix(KAFKA_SCHEME))
+        elif self.sink not in ("ingest", "kafka") and not (self.jsonl and len(self.sink) > 6):
+            known = "'ingest', 'kafka', 'kafka://HOST:PORT' or 'jsonl:PATH'"
+            raise ValueError(f"sink: {known} is expected, found '{self.sink}'")
+
+    @property
+    def jsonl(self) -> bool:
+        """Whether calls go to a file: there is no spool then."""
+        return self.sink.startswith("jsonl:")
+
+    @property
+    def to_kafka(self) -> KafkaSettings | None:
+        """How calls go over Kafka; None where they go elsewhere. Brokers in `sink` win."""
+        if self.sink == "kafka":
+            return self.kafka
+        if self.sink.startswith(KAFKA_SCHEME):
+            return replace(self.kafka, brokers=self.sink.removeprefix(KAFKA_SCHEME))
+        return None
 
     @property
     def folder(self) -> Path:

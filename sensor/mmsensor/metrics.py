@@ -209,7 +209,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "modelmeter_sensor_delivered_total",
         "counter",
-        "Calls that the pipeline acknowledged.",
+        "Calls that the pipeline or Kafka acknowledged.",
         _one("sink", "delivery", "delivered"),
     ),
     Metric(
@@ -221,7 +221,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "modelmeter_sensor_delivery_rejected_total",
         "counter",
-        "Calls that the pipeline refused for their content, by reason.",
+        "Calls that the pipeline or Kafka refused for their content, by reason.",
         _each("reason", "sink", "delivery", "rejected"),
     ),
     Metric(

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mmproto.delivery import Spool, SpoolUnavailable, ensure_token
+from mmproto.delivery import IngestClient, Spool, SpoolUnavailable, ensure_token
 from mmproto.exchange import ReadingRules
 from mmproto.exits import Exit
+from mmproto.kafka.connection import kafka_needed
 from mmsensor.attribution.keyhash import HASH_KEY_FILE, KeyHash
 from mmsensor.attribution.rules import Attribution
 from mmsensor.capture.errors import CaptureForbidden, CaptureUnavailable
@@ -28,7 +29,7 @@ from mmsensor.control import JSON, PROMETHEUS, TEXT, Answer, ControlServer, List
 from mmsensor.daemon import Daemon, LoopOptions, read_boot_id
 from mmsensor.emit.jsonl import JsonLinesSink
 from mmsensor.emit.sink import Sink
-from mmsensor.emit.spooled import SpooledSink
+from mmsensor.emit.spooled import Destination, SpooledSink
 from mmsensor.metrics import exposition
 from mmsensor.notify import Notifier
 from mmsensor.status import Identity, StatusReporter
@@ -48,7 +49,7 @@ class CannotStart(Exception):
 def run(settings: SensorSettings, only_pids: frozenset[int] | None = None) -> None:
     """Runs the sensor until SIGTERM or SIGINT. `only_pids`: measure these processes and no others.
 
-    Raises CannotStart.
+    Raises CannotStart, ConfigurationError.
     """
     started_ns = time.time_ns()
     notifier = Notifier()
@@ -157,7 +158,7 @@ def _shortfalls(settings: SensorSettings) -> list[str]:
 
 
 def _sink(settings: SensorSettings) -> Sink:
-    if settings.sink != "ingest":
+    if settings.jsonl:
         target = settings.sink.removeprefix("jsonl:")
         try:
             return JsonLinesSink(target)
@@ -165,17 +166,26 @@ def _sink(settings: SensorSettings) -> Sink:
             code = Exit.PERMISSION if isinstance(error, PermissionError) else Exit.UNHEALTHY
             raise CannotStart(f"{target} cannot be written: {error.strerror}", code) from error
     try:
-        ensure_token(settings.token_file)
-        return SpooledSink(
-            Spool(settings.spool_file, settings.spool.max_bytes),
-            settings.ingest_url,
-            settings.node_name,
-            settings.token_file,
-            timeout_s=settings.ingest.timeout_s,
-            flush_s=settings.ingest.flush_s,
-        )
+        destination = _destination(settings)
+        spool = Spool(settings.spool_file, settings.spool.max_bytes)
     except SpoolUnavailable as error:
         raise _unavailable(error) from error
+    return SpooledSink(spool, destination, flush_s=settings.ingest.flush_s)
+
+
+def _destination(settings: SensorSettings) -> Destination:
+    """Raises SpoolUnavailable for the token, ConfigurationError for settings that Kafka's library refuses."""
+    node = settings.node_name
+    kafka = settings.to_kafka
+    if kafka is None:
+        ensure_token(settings.token_file)
+        client = IngestClient(
+            settings.ingest_url, node, settings.token_file, timeout_s=settings.ingest.timeout_s
+        )
+        return Destination("ingest", settings.ingest_url, client)
+    with kafka_needed():
+        from mmproto.kafka.producer import KafkaClient  # noqa: PLC0415
+    return Destination("kafka", lambda: kafka.brokers, KafkaClient(kafka, node))
 
 
 def _unavailable(error: SpoolUnavailable) -> CannotStart:

@@ -175,7 +175,7 @@ class StatusReporter:
         counts["processes held for as long as allowed"] = kernel.holds.too_long if kernel.holds else 0
         counts["internal errors"] = sum(connections.errors.values())
         rejected = self._daemon.sink.status().get("delivery", {}).get("rejected", {})
-        counts["calls refused by the pipeline"] = sum(rejected.values())
+        counts["calls refused for their content"] = sum(rejected.values())
         return counts
 
 

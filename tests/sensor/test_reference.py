@@ -40,6 +40,13 @@ def _default(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _example(key: str) -> Any:
+    """The one example of a configuration that has `key`."""
+    examples = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL))
+    (found,) = (example for example in examples if key in example)
+    return found
+
+
 def test_every_setting_with_its_type_default_and_meaning() -> None:
     expected = [
         [key, kind, _default(default), about] for key, kind, default, about in describe(SensorSettings)
@@ -73,10 +80,17 @@ def test_every_exit_code() -> None:
 
 
 def test_the_example_of_rules_is_valid() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)
-    rules = yaml.safe_load(example)["attribution"]["rules"]
+    rules = _example("attribution")["attribution"]["rules"]
     loaded = load_settings(Path("/dev/null"), {"attribution.rules": rules}, env={})
     assert len(loaded.settings.attribution.rules) == 3
+
+
+def test_the_example_of_kafka_is_valid() -> None:
+    example = _example("kafka")
+    loaded = load_settings(Path("/dev/null"), example, env={})
+    kafka = loaded.settings.to_kafka
+    assert kafka is not None
+    assert kafka.properties["sasl.mechanism"].reveal() == "SCRAM-SHA-512"
 
 
 def test_the_configuration_that_is_installed_is_valid() -> None:

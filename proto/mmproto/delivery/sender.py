@@ -1,6 +1,6 @@
-"""The thread that empties a spool into the pipeline.
+"""The thread that empties a spool, over HTTP into the pipeline or into Kafka.
 
-Records leave the spool after the pipeline's 2xx and not before; whatever happens in between, they are sent
+Records leave the spool after they are acknowledged and not before; whatever happens in between, they are sent
 again and the pipeline knows them by their ids. While it is away the pauses grow (exponential, with full
 jitter, so that a hundred nodes do not come back in one moment).
 
@@ -32,7 +32,7 @@ MAX_REJECTS_IN_A_ROW = 16
 
 
 class Client(Protocol):
-    """What the sender needs of `IngestClient`."""
+    """What the sender needs of whoever posts: `IngestClient`, or `mmproto.kafka.producer.KafkaClient`."""
 
     def post(self, records: Sequence[bytes]) -> Receipt: ...
 
@@ -143,7 +143,7 @@ class Sender(threading.Thread):
             _LOG.exception("delivery failed in a way that was not foreseen")
             return self._failed("internal_error", f"internal error: {type(error).__name__}", None)
         if self._failures:
-            _LOG.info("the pipeline takes records again after %d failed attempts", self._failures)
+            _LOG.info("delivery goes on after %d failed attempts", self._failures)
         self._failures = 0
         return 0.0
 
@@ -194,7 +194,7 @@ class Sender(threading.Thread):
         self._rejects_in_a_row += 1
         if self._rejects_in_a_row > MAX_REJECTS_IN_A_ROW:
             self._rejects_in_a_row = 0
-            raise Retry("rejects_everything", f"the pipeline refuses record after record: {message}")
+            raise Retry("rejects_everything", f"record after record is refused: {message}")
         self._rejected[reason] += 1
         self._last_error = message
         self._last_failure_ns = self._clock()

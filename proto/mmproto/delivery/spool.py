@@ -110,7 +110,7 @@ class Spool:
                     "spool_full",
                     f"the spool {self.path} holds {self._bytes} of {self._max_bytes} bytes: "
                     f"{len(records) - fitting} records were refused; "
-                    "bring the pipeline back or raise the limit",
+                    "bring back the pipeline or the brokers, or raise the limit",
                     fitting,
                 )
 

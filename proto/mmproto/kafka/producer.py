@@ -113,6 +113,22 @@ class KafkaClient:
         self._landed.difference_update(item.id for item in post.items)
         return Receipt(len(records) - post.unsent, 0, post.rejected)
 
+    def partitions(self, within_s: float) -> int:
+        """How many the topic has: asks the brokers and sends nothing. Raises Retry."""
+        if self._producer is None:
+            self._producer = self._made()
+        self._heard.forget()
+        try:
+            listed = self._producer.list_topics(self._topic, timeout=within_s).topics[self._topic]
+        except KafkaException as error:
+            self._producer.poll(0)  # hears why
+            found = self._trouble(error.args[0])
+            raise Retry(found.reason, found.message) from None
+        if listed.error is not None:
+            found = self._trouble(listed.error)
+            raise Retry(found.reason, found.message)
+        return len(listed.partitions)
+
     def close(self) -> None:
         """Lets the connections go; the next post makes others."""
         self._producer = None
@@ -211,7 +227,7 @@ class _Post:
         if error is not None:
             self.failed.append(error)
         elif partition is None or offset is None or offset < 0:
-            # Repeated by librdkafka, and the broker no longer knows where the first one stands. Send it again:
+            # librdkafka repeated it, and the broker no longer knows where the first one stands. It is sent again:
             # what depends on the offset would wait for ever.
             self.failed.append(KafkaError(KafkaError._NO_OFFSET))
         else:

@@ -46,6 +46,11 @@ CHECKS = (
     Check("storage", "disk", "the spool can grow to its limit", local.check_disk),
     Check("storage", "spool", "it is a spool, and none was set aside as damaged", local.check_spool),
     Check("delivery", "token", "there is one to show to the pipeline", local.check_token),
-    Check("delivery", "pipeline", "it takes a batch without calls, by trial", pipeline.check_pipeline),
+    Check(
+        "delivery",
+        "pipeline",
+        "it, or Kafka, answers and would take calls, by trial",
+        pipeline.check_pipeline,
+    ),
     Check("sensor", "status", "a sensor runs, and its own verdict", sensor.check_sensor),
 )

@@ -48,7 +48,7 @@ def _not_ours(fact: str, place: Surroundings) -> Finding:
 
 def check_disk(place: Surroundings) -> Finding:
     """Whether the spool could grow to its limit."""
-    if place.settings.sink != "ingest":
+    if place.settings.jsonl:
         return ok(f"no spool: calls go to {place.settings.sink}")
     limit = place.settings.spool.max_bytes
     try:
@@ -65,7 +65,7 @@ def check_disk(place: Surroundings) -> Finding:
 
 def check_spool(place: Surroundings) -> Finding:
     """The file, and what was set aside as damaged. Its content is the daemon's: see `sensor`."""
-    if place.settings.sink != "ingest":
+    if place.settings.jsonl:
         return ok(f"no spool: calls go to {place.settings.sink}")
     file = place.settings.spool_file
     try:
@@ -91,7 +91,7 @@ def check_spool(place: Surroundings) -> Finding:
 
 def check_token(place: Surroundings) -> Finding:
     """The token that the pipeline will ask for."""
-    if place.settings.sink != "ingest":
+    if place.settings.jsonl or place.settings.to_kafka:
         return ok(f"no token: calls go to {place.settings.sink}")
     file = place.settings.token_file
     try:

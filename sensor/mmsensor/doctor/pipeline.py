@@ -1,8 +1,12 @@
-"""Whether the pipeline answers, and takes what we would send."""
+"""Whether the pipeline answers, or Kafka, and takes what we would send."""
 
 from __future__ import annotations
 
 from mmproto.delivery import IngestClient, Rejected, Retry
+from mmproto.kafka.connection import kafka_needed
+from mmproto.kafka.settings import KafkaSettings
+from mmproto.kafka.topics import CALLS
+from mmproto.settings import ConfigurationError
 from mmsensor.doctor.findings import Finding, fail, ok, skipped, warn
 from mmsensor.doctor.surroundings import Surroundings
 
@@ -13,8 +17,10 @@ _TIMEOUT_S = 4.0
 def check_pipeline(place: Surroundings) -> Finding:
     """Sends a batch without a call in it, as the sensor sends its own: address, TLS and token in one."""
     settings = place.settings
-    if settings.sink != "ingest":
+    if settings.jsonl:
         return ok(f"not asked: calls go to {settings.sink}")
+    if settings.to_kafka is not None:
+        return _check_kafka(settings.to_kafka, settings.node_name)
     url = settings.ingest_url()
     client = IngestClient(
         url, settings.node_name, settings.token_file, timeout_s=min(_TIMEOUT_S, settings.ingest.timeout_s)
@@ -28,6 +34,24 @@ def check_pipeline(place: Surroundings) -> Finding:
     finally:
         client.close()
     return ok(f"{url} takes our calls")
+
+
+def _check_kafka(kafka: KafkaSettings, node: str) -> Finding:
+    """Asks the brokers for the topic, as the sensor's user: address, TLS, credentials and topic in one."""
+    try:
+        with kafka_needed():
+            from mmproto.kafka.producer import KafkaClient  # noqa: PLC0415
+        client = KafkaClient(kafka, node)
+    except ConfigurationError as error:
+        return fail(error.problems[0].message, error.problems[0].hint or "correct the section `kafka`")
+    try:
+        partitions = client.partitions(_TIMEOUT_S)
+    except Retry as problem:
+        fact, _, fix = str(problem).rpartition("; ")
+        return warn(fact or str(problem), fix if fact else "until then calls wait on disk")
+    finally:
+        client.close()
+    return ok(f"{kafka.brokers} has {CALLS} with {partitions} partitions")
 
 
 def _no_receipt(problem: Retry, url: str) -> Finding:

@@ -1,1 +1,1 @@
-"""Where measured calls go: the spool for the pipeline, or a file of JSON lines."""
+"""Where measured calls go: the spool for the pipeline or for Kafka, or a file of JSON lines."""

@@ -1,43 +1,42 @@
-"""The default sink: calls become durable in the spool, a thread brings them to the pipeline."""
+"""The default sink: calls become durable in the spool, a thread brings them on, over HTTP or to Kafka."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from mmproto.callform import format_time
-from mmproto.delivery import IngestClient, Sender, Spool, SpoolFull, call_record
+from mmproto.delivery import Client, Sender, Spool, SpoolFull, call_record
 from mmproto.v1.call_pb2 import Call
 from mmsensor.emit.sink import Taken
 
 # The spool is called nearly full above this share of its limit.
 NEARLY_FULL = 0.8
-# A pipeline that restarts is away for a moment; after this many seconds somebody should look.
+# A pipeline or a broker that restarts is away for a moment; after this many seconds somebody should look.
 AWAY_S = 60.0
 
 
-class SpooledSink:
-    """A call is accepted once the spool has it on disk. `url` is as for IngestClient."""
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Who posts, and where to. `kind`: ingest or kafka; `target` is asked each time it is shown."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        url: Callable[[], str],
-        node: str,
-        token_file: Path,
-        *,
-        timeout_s: float,
-        flush_s: float,
-    ) -> None:
+    kind: str
+    target: Callable[[], str]
+    client: Client
+
+
+class SpooledSink:
+    """A call is accepted once the spool has it on disk."""
+
+    def __init__(self, spool: Spool, destination: Destination, *, flush_s: float) -> None:
         self._spool = spool
-        self._url = url
+        self._destination = destination
         self._flush_s = flush_s
         self._started_ns = time.time_ns()
         self._refusal = ""
-        client = IngestClient(url, node, token_file, timeout_s=timeout_s)
-        self._sender = Sender(spool, client)
+        self._sender = Sender(spool, destination.client)
         self._sender.start()
 
     def emit(self, calls: Sequence[Call]) -> Taken:
@@ -62,8 +61,8 @@ class SpooledSink:
         if not problem and spool.damaged_files:
             problem = f"a damaged spool was set aside next to {spool.path}: its records were not delivered"
         return {
-            "kind": "ingest",
-            "target": self._url(),
+            "kind": self._destination.kind,
+            "target": self._destination.target(),
             "ok": not self._refusal,
             "problem": problem,
             "spool": {

@@ -52,7 +52,7 @@ def test_peek_keeps_to_its_size_but_always_gives_one(tmp_path: Path) -> None:
 def test_a_full_spool_refuses_the_new_and_keeps_the_old(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.sqlite", 10)
     spool.append([b"12345678"])
-    with pytest.raises(SpoolFull, match="2 records were refused; bring the pipeline back") as caught:
+    with pytest.raises(SpoolFull, match="2 records were refused; bring back the pipeline") as caught:
         spool.append([b"9", b"0", b"a", b"b"])
     assert (caught.value.accepted, caught.value.reason) == (2, "spool_full")
     assert _drain(spool) == [b"12345678", b"9", b"0"]

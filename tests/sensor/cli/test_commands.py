@@ -294,8 +294,13 @@ def test_configuration_mistakes_are_named_with_their_place(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sink: kafka", "'ingest' or 'jsonl:PATH' is expected"),
-        ("sink: 'jsonl:'", "'ingest' or 'jsonl:PATH' is expected"),
+        ("sink: file", "'ingest', 'kafka', 'kafka://HOST:PORT' or 'jsonl:PATH' is expected"),
+        ("sink: 'jsonl:'", "'ingest', 'kafka', 'kafka://HOST:PORT' or 'jsonl:PATH' is expected"),
+        ("sink: kafka", "'kafka' needs kafka.brokers"),
+        ("sink: 'kafka://localhost'", "host:port is expected"),
+        ("kafka: {brokers: 'a:9092,http://b:9092'}", "host:port is expected"),
+        ("kafka: {properties: {acks: '0'}}", "'acks' is ModelMeter's own"),
+        ("sink: kafka://a:1\nkafka: {properties: {no.such: x}}", 'No such configuration property: "no.such"'),
         ("capture: {ring_bytes: 3MiB}", "must be a power of two"),
         ("metrics: {listen: '127.0.0.1:99999'}", "host:port is expected"),
     ],

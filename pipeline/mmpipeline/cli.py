@@ -18,6 +18,7 @@ import click
 from mmpipeline import client
 from mmpipeline.cli_budgets import budgets
 from mmpipeline.cli_context import Context, configured, fail
+from mmpipeline.cli_prices import prices
 from mmpipeline.config import PipelineSettings
 from mmpipeline.output import comma_separated, output_option, structured, table
 from mmproto.exits import Exit
@@ -132,7 +133,7 @@ def report(
 def _report(settings: PipelineSettings, url: str | None, tenant: str, span: Any, by: Any) -> dict[str, Any]:
     """The report from whoever has the warehouse: the running pipeline, or else this process."""
     from mmpipeline import report as reports  # noqa: PLC0415
-    from mmpipeline.store.control.store import ControlStoreError, StoreBusy  # noqa: PLC0415
+    from mmpipeline.store.control.database import DatabaseError, StoreBusy  # noqa: PLC0415
     from mmpipeline.store.warehouse.errors import WarehouseError  # noqa: PLC0415
 
     try:
@@ -141,12 +142,12 @@ def _report(settings: PipelineSettings, url: str | None, tenant: str, span: Any,
         except client.NotRunning as error:
             if url is not None:
                 fail(str(error), Exit.UNREACHABLE)
-            if not settings.control_file.exists():
+            if not (settings.control.url or settings.control_file.exists()):
                 fail(f"{error}; {settings.folder} holds no data either", Exit.UNREACHABLE)
             return reports.report_from_folder(settings, tenant, span, by)
     except client.Refused as error:
         fail(str(error))
-    except (WarehouseError, ControlStoreError, StoreBusy) as error:
+    except (WarehouseError, DatabaseError, StoreBusy) as error:
         fail(str(error))
 
 
@@ -249,6 +250,7 @@ def show_version() -> None:
 
 
 cli.add_command(budgets)
+cli.add_command(prices)
 
 
 def _status_text(form: dict[str, Any]) -> str:

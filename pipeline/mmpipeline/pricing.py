@@ -75,7 +75,7 @@ def questions(text: str) -> Iterator[Question | InputError]:
 def answer(rating: RatingService, question: Question, now: Callable[[], int]) -> dict[str, Any]:
     """The charge that `question` asks for."""
     try:
-        at = now() if question.at is None else _moment(question.at)
+        at = now() if question.at is None else moment(question.at)
     except ValueError:
         return _form(Charge(None, "invalid_time"))
     usage: dict[str, Decimal | float] = {}
@@ -120,7 +120,7 @@ def _is_json(line: str) -> bool:
         return False
 
 
-def _moment(at: object) -> int:
+def moment(at: object) -> int:
     """`at` in unix nanoseconds; without an offset it is UTC. Raises ValueError."""
     if not isinstance(at, str):
         raise ValueError("not a time")

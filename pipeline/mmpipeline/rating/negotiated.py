@@ -153,7 +153,7 @@ def _discounted(entry: OverrideEntry, span: _Span, listed: Sequence[RateCard]) -
         start = max(begin, card.effective_from_unix_ns)
         ends = [e for e in (end, card.effective_to_unix_ns) if e is not None]
         until = min(ends) if ends else None
-        if until is None or start < until:
+        if card.rates and (until is None or start < until):
             yield replace(
                 card,
                 id="",

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from mmproto.delivery.token import TOKEN_FILE
+from mmproto.kafka.settings import KafkaSettings
 from mmproto.settings import STATE_DIR, ConfigurationError, Problem, Secret, setting
 from mmrouter.dialects import Dialect
 from mmrouter.keys import VirtualKey
@@ -50,7 +51,10 @@ class PipelineSettings:
         minimum=0.1,
     )
     timeout_s: float = setting(
-        10.0, about="Time for one request to the pipeline.", unit="seconds", minimum=0.1
+        10.0,
+        about="Time for one request to the pipeline; with Kafka, to know the present state at the start.",
+        unit="seconds",
+        minimum=0.1,
     )
 
 
@@ -153,6 +157,10 @@ class RouterSettings:
 
     listen: ListenSettings = setting(factory=ListenSettings, about="Where applications connect.")
     pipeline: PipelineSettings = setting(factory=PipelineSettings, about="Where calls and budgets are.")
+    kafka: KafkaSettings = setting(
+        factory=KafkaSettings,
+        about="With brokers, calls go to Kafka and budgets come from it, and pipeline.url is not used.",
+    )
     upstreams: tuple[UpstreamSettings, ...] = setting(
         (), about="Providers; see the reference for the default."
     )

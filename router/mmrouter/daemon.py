@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ import uvloop
 
 from mmproto.delivery.errors import DeliveryError, SpoolUnavailable
 from mmproto.delivery.ingest_client import IngestClient
-from mmproto.delivery.sender import Sender
+from mmproto.delivery.sender import Client, Sender
 from mmproto.delivery.spool import Spool
 from mmproto.delivery.token import ensure_token
 from mmproto.estimation import tokenizer
 from mmproto.exchange import ReadingRules
 from mmproto.exits import Exit
+from mmproto.kafka.connection import kafka_needed, settings_taken
 from mmproto.ratebook import RateBook
 from mmproto.rateform import book_from_json
+from mmproto.v1.call_pb2 import Call
 from mmproto.v1.ingest_pb2 import IngestBatch
 from mmrouter import config
 from mmrouter.config import RouterSettings
@@ -38,10 +40,10 @@ from mmrouter.dialects import Dialect
 from mmrouter.ids import new_id
 from mmrouter.keys import KeyRing
 from mmrouter.policy.gate import Gate, OnLoss, Rules, Unpriced
-from mmrouter.policy.ledger import Entry, Ledger, Who
+from mmrouter.policy.ledger import Entry, Ledger, Place, Who
 from mmrouter.policy.poller import PipelineClient, Poller
 from mmrouter.policy.prices import Assumptions, Prices
-from mmrouter.policy.state import Copies, PipelineState
+from mmrouter.policy.state import Copies, Known, Source
 from mmrouter.records import Acknowledged, Records
 from mmrouter.server.client import ClientConnection, ClientLimits
 from mmrouter.server.counts import Counts
@@ -57,8 +59,8 @@ _SWEEP_S = 0.25
 _FLUSH_S = 2.0
 # Records go to the pipeline at most this often. Its thread shares the interpreter with the calls.
 _GATHER_S = 0.1
-# The spool, the sender and the poller are threads of this process. At the interpreter's default a call could
-# wait 5 ms for one of them to give way.
+# The spool, the sender and the source of budgets are threads of this process. At the interpreter's default a
+# call could wait 5 ms for one of them to give way.
 _SWITCH_S = 0.0002
 # A call leaves no cycles behind, only objects that are in use for a while: looking for cycles after every
 # 700 of them, as the interpreter does, finds nothing and makes some calls wait.
@@ -134,25 +136,16 @@ class Router:
         self._counts = Counts()
         self._spool = Spool(settings.folder / "spool.sqlite", settings.spool.max_bytes)
         self._recover()
-        client = IngestClient(
-            settings.pipeline_url,
-            settings.node_name,
-            settings.token_file,
-            timeout_s=settings.pipeline.timeout_s,
-        )
-        self._acknowledged = Acknowledged(client)
-        self._sender = Sender(self._spool, self._acknowledged, gather_s=_GATHER_S)
+        self._uncounted: list[tuple[Call, Place]] = []
+        client: Client
+        self._source: Source
+        names = [p.provider for p in providers]
+        if settings.kafka.brokers:
+            client, self._source = self._over_kafka(keys.tenants, names)
+        else:
+            client, self._source = self._over_http(names)
+        self._sender = Sender(self._spool, client, gather_s=_GATHER_S)
         self._records = Records(self._spool, self._sender.wake, new_id)
-        self._poller = Poller(
-            PipelineClient(settings),
-            [p.provider for p in providers],
-            settings.pipeline.poll_s,
-            acknowledged=self._acknowledged.drain,
-            learn=self._learn,
-            learn_prices=self._learn_prices,
-            cards_version=self._gate.prices.version if self._gate.prices else "",
-        )
-        self._acknowledged.taken = self._poller.wake
         limits = settings.limits
         pool_limits = UpstreamLimits(
             limits.connect_s, limits.upstream_silence_s, limits.upstream_idle_s, limits.upstream_connections
@@ -194,8 +187,12 @@ class Router:
         self._address = ""
 
     async def start(self) -> None:
-        """Listen. Raises CannotStart where the port cannot be had."""
-        await self._loop.run_in_executor(None, self._poller.poll)
+        """Know the present state, then listen. Raises CannotStart where the port cannot be had."""
+        await self._loop.run_in_executor(None, self._source.first)
+        for call, place in self._uncounted:
+            self._owe(call)
+            self._gate.ledger.place(call.id, place)
+        self._uncounted.clear()
         listen = self._settings.listen
         try:
             self._server = await self._loop.create_server(
@@ -205,7 +202,7 @@ class Router:
             raise _cannot_listen(error, listen.host, listen.port) from None
         self._records.start()
         self._sender.start()
-        self._poller.start()
+        self._source.start()
         self._sweep()
         host, port = self._server.sockets[0].getsockname()[:2]
         scheme = "https" if self._tls else "http"
@@ -250,7 +247,8 @@ class Router:
                 state_age_s=gate.state_age_s,
                 state_lost=gate.lost,
                 state_known=gate.known,
-                pipeline_error=self._poller.last_error,
+                pipeline_error=self._source.last_error,
+                unreadable=self._source.unreadable,
                 prices=gate.prices.version if gate.prices else "",
                 budgets=len(gate.ledger.accounts),
                 keys=self._keys,
@@ -304,26 +302,77 @@ class Router:
         self._gate.restore(state.budgets)
         for entry in held:
             self._gate.ledger.add_held(entry)
-        if self._gate.prices is None:
-            return
         for _, record in self._spool.peek(len(self._spool)):
             for call in IngestBatch.FromString(record).calls:
-                cost = self._gate.prices.cost(call) if call.billable else None
-                if cost:
-                    who = Who(call.tenant, call.team, call.application, call.user, call.virtual_key_id)
-                    entry = Entry(call.id, call.started_at_unix_ns, cost, who, call.request_model)
-                    self._gate.ledger.add_pending(entry)
+                self._owe(call)
 
-    def _learn(self, state: PipelineState, form: Any, reflected: list[str]) -> None:
-        """From the poller's thread."""
-        self._loop.call_soon_threadsafe(self._gate.learn, state.budgets, reflected)
+    def _owe(self, call: Call) -> None:
+        """A finished call counts until a state has it."""
+        cost = self._gate.prices.cost(call) if call.billable and self._gate.prices else None
+        if cost:
+            who = Who(call.tenant, call.team, call.application, call.user, call.virtual_key_id)
+            entry = Entry(call.id, call.started_at_unix_ns, cost, who, call.request_model)
+            self._gate.ledger.add_pending(entry)
+
+    def _over_http(self, providers: Sequence[str]) -> tuple[Client, Source]:
+        """Records go to the pipeline's ingest, and its API says the state."""
+        settings = self._settings
+        client = Acknowledged(
+            IngestClient(
+                settings.pipeline_url,
+                settings.node_name,
+                settings.token_file,
+                timeout_s=settings.pipeline.timeout_s,
+            )
+        )
+        poller = Poller(
+            PipelineClient(settings),
+            providers,
+            settings.pipeline.poll_s,
+            acknowledged=client.drain,
+            learn=self._learn,
+            learn_prices=self._learn_prices,
+            cards_version=self._gate.prices.version if self._gate.prices else "",
+        )
+        client.taken = poller.wake
+        return client, poller
+
+    def _over_kafka(self, tenants: Collection[str], providers: Sequence[str]) -> tuple[Client, Source]:
+        """Records go to the topic of calls, and compacted topics say the state.
+
+        Both or neither: what stands in that topic, a state counts by its place there.
+        """
+        settings = self._settings
+        with kafka_needed():
+            # The library is not there where Kafka is not used.
+            from mmproto.kafka.producer import KafkaClient  # noqa: PLC0415
+            from mmrouter.policy.topics import TopicSource  # noqa: PLC0415
+
+        with settings_taken(settings.kafka):
+            source = TopicSource(
+                settings.kafka,
+                f"mmrouter-{settings.node_name}",
+                tenants,
+                providers,
+                first_within_s=settings.pipeline.timeout_s,
+                learn=self._learn,
+                learn_prices=self._learn_prices,
+                uncounted=lambda call, place: self._uncounted.append((call, place)),
+            )
+        return KafkaClient(settings.kafka, settings.node_name, on_delivered=source.delivered), source
+
+    def _learn(self, known: Known) -> None:
+        """From the source's thread."""
+        self._loop.call_soon_threadsafe(self._gate.learn, known)
+        if known.state is None:
+            return
         try:
-            self._copies.save_state(form, self._gate.ledger.held)
+            self._copies.save_state(known.state, self._gate.ledger.held)
         except OSError as error:
             _LOG.warning("the state of the budgets cannot be kept for a restart: %s", error.strerror)
 
     def _learn_prices(self, book: RateBook, form: Any) -> None:
-        """From the poller's thread."""
+        """From the source's thread."""
         self._loop.call_soon_threadsafe(self._set_prices, Prices(book, self._assume))
         try:
             self._copies.save_cards(form)
@@ -340,7 +389,7 @@ class Router:
     def _end_threads(self) -> None:
         self._records.stop()
         self._sender.stop(_FLUSH_S)
-        self._poller.stop()
+        self._source.stop()
         self._spool.close()
 
 

@@ -48,6 +48,11 @@ class KeyRing:
     def __init__(self, keys: Iterable[tuple[str, VirtualKey]]) -> None:
         self._by_digest = dict(keys)
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Whose calls can come here at all."""
+        return frozenset(key.tenant for key in self._by_digest.values())
+
     def __len__(self) -> int:
         return len(self._by_digest)
 

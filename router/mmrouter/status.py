@@ -27,6 +27,7 @@ class Facts:
     state_lost: bool
     state_known: bool
     pipeline_error: str
+    unreadable: int
     prices: str
     budgets: int
     keys: int
@@ -83,6 +84,7 @@ def report(facts: Facts) -> dict[str, Any]:
             "away": facts.state_lost,
             "on_loss": "fail_closed" if facts.fail_closed else "fail_open",
             "last_error": facts.pipeline_error,
+            "unreadable": facts.unreadable,
             "rate_cards": facts.prices,
         },
         "blocking_budgets": facts.budgets,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrouter.policy.ledger import Breach, Budget, Entry, Ledger, Reservation, Who, Why
+from mmrouter.policy.ledger import Breach, Budget, Entry, Ledger, Reflected, Reservation, Who, Why
 
 WHO = Who("default", "red", "app", "ada", "k1")
 DAY = 86_400_000_000_000
@@ -17,7 +17,7 @@ def budget(limit: int = 100, spent: int = 0, **scope: str) -> Budget:
 
 def ledger(*budgets: Budget, must_fit: bool = False) -> Ledger:
     made = Ledger(must_fit)
-    made.apply(budgets, ())
+    made.apply(budgets)
     return made
 
 
@@ -66,7 +66,7 @@ def test_a_call_is_dropped_here_only_when_the_pipeline_has_it(order: list[int], 
     for index in range(6):
         made.settle(reserved(made, 10), 7, 0, f"call-{index}", DAY + 1)
     assert made.accounts["b"].used == 42
-    reflected = [f"call-{index}" for index in order[:known]]
+    reflected = Reflected(ids={f"call-{index}" for index in order[:known]})
     made.apply([budget(10**6, spent=7 * known)], reflected)
     assert made.accounts["b"].used == 42
     made.apply([budget(10**6, spent=7 * known)], reflected)
@@ -76,7 +76,7 @@ def test_a_call_is_dropped_here_only_when_the_pipeline_has_it(order: list[int], 
 def test_a_call_in_flight_over_a_new_state_is_still_reserved() -> None:
     made = ledger(budget())
     call = reserved(made, 30)
-    made.apply([budget(spent=5)], ())
+    made.apply([budget(spent=5)])
     assert made.accounts["b"].reserved == 30
     made.settle(call, 20, 0, "c", DAY + 1)
     assert (made.accounts["b"].reserved, made.accounts["b"].used) == (0, 25)
@@ -133,6 +133,6 @@ def test_a_reset_that_the_pipeline_has_not_announced() -> None:
 def test_money_held_for_unmeasured_calls_outlives_a_new_state() -> None:
     made = ledger(budget(100))
     made.settle(reserved(made, 40), 10, 30, "c", DAY + 1)
-    made.apply([budget(100, spent=10)], ["c"])
+    made.apply([budget(100, spent=10)], Reflected(ids={"c"}))
     assert made.accounts["b"].used == 40
     assert [entry.amount for entry in made.held] == [30]

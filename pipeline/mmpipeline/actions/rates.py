@@ -45,6 +45,7 @@ class Rates:
 
     def next(self) -> Book | None:
         """A book that is due, None where all are said."""
+        self._rating.refresh()
         version = self._rating.version
         if version != self._version:
             self._version = version

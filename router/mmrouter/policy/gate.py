@@ -25,6 +25,7 @@ from mmrouter.keys import VirtualKey
 from mmrouter.policy.facts import Facts, Unreadable, facts_of, facts_of_large, read_document
 from mmrouter.policy.ledger import Breach, Budget, Entry, Ledger, Reservation, Why
 from mmrouter.policy.prices import Prices
+from mmrouter.policy.state import Known
 
 # How soon a call that only waits for others in flight is worth another try.
 _RESERVED_RETRY_S = 1
@@ -99,17 +100,22 @@ class Gate:
     def restore(self, budgets: Iterable[Budget]) -> None:
         """Budgets as they were when the router last ran."""
         self.known = True
-        self.ledger.apply(budgets, ())
+        self.ledger.apply(budgets)
 
-    def learn(self, budgets: Iterable[Budget], reflected: Iterable[str]) -> None:
-        """The pipeline's newest state (see `Ledger.apply`)."""
+    def learn(self, known: Known) -> None:
+        """The pipeline's newest word."""
+        for call_id, place in known.placed:
+            self.ledger.place(call_id, place)
+        if known.state is None:
+            return
         self.known = True
-        self._confirmed_at = self._monotonic()
-        self.ledger.apply(budgets, reflected)
+        confirmed_at = self._monotonic() - known.age_s
+        self._confirmed_at = max(self._confirmed_at or confirmed_at, confirmed_at)
+        self.ledger.apply(known.state.budgets, known.reflected)
 
     @property
     def state_age_s(self) -> float | None:
-        """Seconds since the pipeline last answered, None where it has not since the start."""
+        """Seconds since the pipeline's last word, None where there was none since the start."""
         return None if self._confirmed_at is None else self._monotonic() - self._confirmed_at
 
     @property

@@ -8,14 +8,16 @@ A budget's spending is four numbers that never overlap:
     reserved   upper bounds of the calls now in flight
 
 Between check and reserve nothing else runs, so concurrent calls cannot spend the same dollar twice. A call
-moves from `pending` to `spent` like this: a poll of the pipeline that STARTED after the pipeline had
-accepted a call's record has that call in its answer, and only then is the call dropped here. Until then it
-is counted here, so that for a moment it may be counted twice but never not at all.
+moves from `pending` to `spent` when a state says that it has the call (`Reflected`), and not before: so for
+a moment it may be counted twice but never not at all.
+
+Over HTTP a state has the calls whose records the pipeline had accepted before it was asked. Over Kafka it
+has the calls below its positions in the topic of calls; where a call stands there, its delivery report says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -119,6 +121,36 @@ class Entry:
     model: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call stands in the topic of calls."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reflected:
+    """Which finished calls a state has in its numbers: by id, or all below `positions`.
+
+    `positions`: tenant, then partition, then the next offset.
+    """
+
+    ids: Collection[str] = ()
+    positions: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+    def has(self, entry: Entry, place: Place | None) -> bool:
+        """Whether the call is counted, as far as that is certain."""
+        if entry.call_id in self.ids:
+            return True
+        if place is None:
+            return False
+        return place.offset < self.positions.get(entry.who.tenant, {}).get(place.partition, 0)
+
+
+NOTHING = Reflected()
+
+
 @dataclass(slots=True)
 class Ledger:
     """All blocking budgets of this router. `must_fit`: a call's own bound must fit as well."""
@@ -126,6 +158,7 @@ class Ledger:
     must_fit: bool
     accounts: dict[str, Account] = field(default_factory=dict)
     _pending: dict[str, Entry] = field(default_factory=dict)
+    _places: dict[str, Place] = field(default_factory=dict)
     _held: list[Entry] = field(default_factory=list)
     _covering: dict[Who, tuple[Account, ...]] = field(default_factory=dict)
     _next_reset_ns: int = 0
@@ -203,10 +236,16 @@ class Ledger:
     def pending_calls(self) -> int:
         return len(self._pending)
 
-    def apply(self, budgets: Iterable[Budget], reflected: Iterable[str]) -> None:
-        """The pipeline's newest state, which has the calls with the ids in `reflected`."""
-        for call_id in reflected:
-            self._pending.pop(call_id, None)
+    def place(self, call_id: str, place: Place) -> None:
+        """A finished call stands in the topic. A call that stands there twice is counted from the first."""
+        if call_id in self._pending:
+            self._places.setdefault(call_id, place)
+
+    def apply(self, budgets: Iterable[Budget], reflected: Reflected = NOTHING) -> None:
+        """The pipeline's newest state, and which calls it has."""
+        for entry in list(self._pending.values()):
+            if reflected.has(entry, self._places.get(entry.call_id)):
+                del self._pending[entry.call_id]
         fresh: dict[str, Account] = {}
         for budget in budgets:
             account = self.accounts.get(budget.id) or Account(budget)
@@ -235,6 +274,7 @@ class Ledger:
         oldest = min((a.budget.period_start_ns for a in self.accounts.values()), default=0)
         self._held = [e for e in self._held if e.at_ns >= oldest]
         self._pending = {e.call_id: e for e in self._pending.values() if e.at_ns >= oldest}
+        self._places = {call_id: place for call_id, place in self._places.items() if call_id in self._pending}
         for entry in self._pending.values():
             for account in self._counting(entry):
                 account.pending += entry.amount

@@ -20,10 +20,10 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from mmproto.delivery.token import read_token
-from mmproto.ratebook import RateBook
 from mmproto.rateform import book_from_json
 from mmrouter.config import RouterSettings
-from mmrouter.policy.state import NotAState, PipelineState, read_state
+from mmrouter.policy.ledger import Reflected
+from mmrouter.policy.state import Known, Learn, LearnPrices, NotAState, read_state
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class PipelineClient:
 
 
 class Poller(threading.Thread):
-    """Calls `learn(state, form, reflected call ids)` and `learn_prices(book, form)` from its own thread."""
+    """A `Source` that asks the pipeline's API."""
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class Poller(threading.Thread):
         interval_s: float,
         *,
         acknowledged: Callable[[], list[str]],
-        learn: Callable[[PipelineState, Any, list[str]], None],
-        learn_prices: Callable[[RateBook, Any], None],
+        learn: Learn,
+        learn_prices: LearnPrices,
         cards_version: str,
     ) -> None:
         super().__init__(name="poller", daemon=True)
@@ -121,8 +121,10 @@ class Poller(threading.Thread):
         self._signal = threading.Event()
         self._stopping = threading.Event()
         self.last_error = ""
-        self.polls = 0
-        self.failures = 0
+        self.unreadable = 0
+
+    def first(self) -> None:
+        self.poll()
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -146,13 +148,15 @@ class Poller(threading.Thread):
     def poll(self) -> bool:
         """Ask once. True where the pipeline answered."""
         self._reflected += self._acknowledged()
-        self.polls += 1
         try:
             form = self._client.get("/v1/router/state")
             state = read_state(form)
             if state.rate_cards_version != self._cards_version:
                 self._fetch_cards(state.rate_cards_version)
-        except (PipelineAway, NotAState) as problem:
+        except NotAState as problem:
+            self.unreadable += 1
+            return self._failed(str(problem))
+        except PipelineAway as problem:
             return self._failed(str(problem))
         except Exception as error:
             # The thread must outlive anything: a dead poller is a router that enforces yesterday's budgets.
@@ -162,14 +166,13 @@ class Poller(threading.Thread):
             _LOG.info("the pipeline answers again")
         self.last_error = ""
         reflected, self._reflected = self._reflected, []
-        self._learn(state, form, reflected)
+        self._learn(Known(state, Reflected(ids=frozenset(reflected))))
         return True
 
     def _failed(self, message: str) -> bool:
         if message != self.last_error:
             _LOG.warning("budgets are not up to date: %s", message)
         self.last_error = message
-        self.failures += 1
         return False
 
     def _fetch_cards(self, version: str) -> None:

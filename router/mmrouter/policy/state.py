@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from mmproto.callform import parse_time
-from mmrouter.policy.ledger import Budget, Entry, Who
+from mmproto.ratebook import RateBook
+from mmrouter.policy.ledger import NOTHING, Budget, Entry, Place, Reflected, Who
 
 
 class NotAState(ValueError):
@@ -29,6 +30,49 @@ class PipelineState:
 
     budgets: tuple[Budget, ...]
     rate_cards_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a source says: a state, how old it is, which calls are in it; and where calls stand.
+
+    `state` None: nothing is known of budgets yet, and what was known before goes on to hold.
+    """
+
+    state: PipelineState | None
+    reflected: Reflected = NOTHING
+    placed: Sequence[tuple[str, Place]] = ()
+    age_s: float = 0.0
+
+
+class Source(Protocol):
+    """Where the router knows budgets and prices from: the pipeline's API, or the topics of Kafka.
+
+    `first` asks once and returns when something is known, or it is certain to last too long; then a thread
+    goes on asking. Both tell by the same two functions (`Learn`, `LearnPrices`), from any thread.
+    """
+
+    @property
+    def last_error(self) -> str:
+        """Why what is known may be out of date, "" where it is not."""
+
+    @property
+    def unreadable(self) -> int:
+        """Answers or messages that were not understood."""
+
+    def first(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    def wake(self) -> None:
+        """The pipeline has taken records."""
+
+    def stop(self) -> None: ...
+
+
+Learn = Callable[[Known], None]
+# The book, and its form for the copy.
+LearnPrices = Callable[[RateBook, Any], None]
 
 
 def read_state(form: Any) -> PipelineState:
@@ -45,7 +89,7 @@ def read_state(form: Any) -> PipelineState:
                 resets_at_ns=parse_time(item["resets_at"]),
                 limit=int(item["limit_nano_usd"]),
                 spent=int(item["spent_nano_usd"]),
-                ceiling=-(-int(item["limit_nano_usd"]) * int(item["block_at_percent"]) // 100),
+                ceiling=ceiling(int(item["limit_nano_usd"]), int(item["block_at_percent"])),
             )
             for item in form["budgets"]
             if item["block_at_percent"] is not None
@@ -57,6 +101,11 @@ def read_state(form: Any) -> PipelineState:
         ) from None
 
 
+def ceiling(limit: int, percent: int) -> int:
+    """The spend from which calls are refused."""
+    return -(-limit * percent // 100)
+
+
 @dataclass(slots=True)
 class Copies:
     """The last state, what is held for unmeasured calls, and the rate cards, in one folder."""
@@ -64,13 +113,9 @@ class Copies:
     folder: Path
     _written: bytes = b""
 
-    def save_state(self, form: Any, held: Iterable[Entry]) -> None:
+    def save_state(self, state: PipelineState, held: Iterable[Entry]) -> None:
         """Keep the state for the next start. Nothing is written where nothing has changed."""
-        content = {
-            "budgets": form["budgets"],
-            "rate_cards_version": form["rate_cards_version"],
-            "held": [asdict(entry) for entry in held],
-        }
+        content = {**asdict(state), "held": [asdict(entry) for entry in held]}
         text = orjson.dumps(content)
         if text != self._written:
             write_whole(self.folder / "budgets.json", text)
@@ -83,8 +128,9 @@ class Copies:
             return None
         try:
             held = [Entry(**{**item, "who": Who(**item["who"])}) for item in form["held"]]
-            return read_state(form), held
-        except (NotAState, KeyError, TypeError):
+            budgets = tuple(Budget(**item) for item in form["budgets"])
+            return PipelineState(budgets, form["rate_cards_version"]), held
+        except (KeyError, TypeError):
             return None
 
     def save_cards(self, form: Any) -> None:

@@ -26,6 +26,7 @@ _METRICS = {
     "mmrouter_unmeasured_calls_total": ("counter", "Calls whose cost is held at their upper bound."),
     "mmrouter_spool_records": ("gauge", "Records that wait for the pipeline."),
     "mmrouter_state_age_seconds": ("gauge", "Age of the pipeline's last word on budgets; absent before it."),
+    "mmrouter_state_unreadable_total": ("counter", "Words of the pipeline that were not understood."),
     "mmrouter_upstream_connections_opened_total": ("counter", "Connections made to a provider."),
     "mmrouter_upstream_connections_reused_total": ("counter", "Requests sent over a kept connection."),
     "mmrouter_upstream_connect_failures_total": ("counter", "Connections to a provider that failed."),
@@ -92,6 +93,7 @@ class Pages:
         yield "mmrouter_unmeasured_calls_total", {"": status["unmeasured_calls"]}
         yield "mmrouter_spool_records", {"": status["spool"]["records"]}
         yield "mmrouter_state_age_seconds", {} if age is None else {"": age}
+        yield "mmrouter_state_unreadable_total", {"": status["pipeline"]["unreadable"]}
         upstreams = status["upstreams"]
         for metric, field in (
             ("mmrouter_upstream_connections_opened_total", "opened"),

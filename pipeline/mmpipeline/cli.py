@@ -18,7 +18,10 @@ import click
 from mmpipeline import client
 from mmpipeline.cli_budgets import budgets
 from mmpipeline.cli_context import Context, configured, fail
+from mmpipeline.cli_ledger import ledger
 from mmpipeline.cli_prices import prices
+from mmpipeline.cli_topics import topics
+from mmpipeline.cli_workers import deadletter, sink, work
 from mmpipeline.config import PipelineSettings
 from mmpipeline.output import comma_separated, output_option, structured, table
 from mmproto.exits import Exit
@@ -250,7 +253,12 @@ def show_version() -> None:
 
 
 cli.add_command(budgets)
+cli.add_command(ledger)
 cli.add_command(prices)
+cli.add_command(topics)
+cli.add_command(work)
+cli.add_command(sink)
+cli.add_command(deadletter)
 
 
 def _status_text(form: dict[str, Any]) -> str:

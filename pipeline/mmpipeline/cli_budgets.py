@@ -225,11 +225,13 @@ def _text(status: BudgetStatus) -> str:
     spent = f"{form['spent_usd']} of {form['limit_usd']} USD ({form['percent']} %)"
     if status.limit_nano_usd is None:
         spent = f"{form['spent_usd']} USD, no amount in force"
+    period = f"{form['period']} from {form['period_start']}, resets at {form['resets_at']}"
+    if form["time_zone"] != DEFAULT_TIME_ZONE:
+        period += f" ({form['time_zone']})"
     lines = [
         f"{form['name']}: {spent}, {form['state']}",
         f"  covers   {_scope_text(form['scope'])}, tenant {form['tenant']}",
-        f"  period   {form['period']} ({form['time_zone']}) from {form['period_start']}, "
-        + f"resets at {form['resets_at']}",
+        f"  period   {period}",
         f"  calls    {form['calls']}, {form['unpriced_calls']} of them without a known price",
     ]
     crossed = {c["percent"]: c for c in form["crossed"]}

@@ -30,14 +30,14 @@ def address(file: Path) -> str:
         raise NotRunning(f"no pipeline runs with {file.parent}; start it with `mmpipeline serve`") from None
 
 
-def get(url: str, path: str, query: dict[str, Any] | None = None) -> Any:
+def get(url: str, path: str, query: dict[str, Any] | None = None, timeout_s: float = _TIMEOUT_S) -> Any:
     """The JSON answer to a GET. Raises NotRunning, Refused."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise NotRunning(f"'{url}' is no address of a pipeline; http://HOST:PORT is expected")
     given = {name: value for name, value in (query or {}).items() if value is not None}
     target = path + (f"?{urlencode(given, doseq=True)}" if given else "")
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
     try:
         connection.request("GET", target, headers={"accept": "application/json"})
         response = connection.getresponse()

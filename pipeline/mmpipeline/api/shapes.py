@@ -133,3 +133,25 @@ class BudgetList(Shape):
     """The budgets of a tenant."""
 
     budgets: list[BudgetForm]
+
+
+class DifferenceForm(Shape):
+    """A number that is not what the charges give."""
+
+    what: Literal["budget", "crossing", "totals", "charge", "warehouse"]
+    tenant: str
+    subject: str
+    field: str
+    kept: str | int = Field(description="What is kept; amounts in USD.")
+    charged: str | int = Field(description="What the charges give.")
+
+
+class Verification(Shape):
+    """What was held against the charges, and what differs."""
+
+    as_of: str
+    tenants: list[str]
+    agrees: bool
+    differences: list[DifferenceForm]
+    not_compared: list[str] = Field(description="What could not be compared, and why.")
+    compared: dict[str, int] = Field(description="How much of what was.")

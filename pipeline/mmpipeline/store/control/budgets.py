@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Row,
     Text,
     and_,
-    case,
     cast,
     delete,
     func,
@@ -30,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mmpipeline.budgets.model import Action, Amount, Budget, BudgetStatus, Crossing, Threshold
 from mmpipeline.budgets.periods import Period, starts
+from mmpipeline.store.control.charged import DAY_NS, SUMS, Sums, kept_from
 from mmpipeline.store.control.locks import counting, keeping
 from mmpipeline.store.control.tables import (
     alerts,
@@ -40,8 +39,6 @@ from mmpipeline.store.control.tables import (
     charges,
     meta,
 )
-
-_DAY_NS = 86_400_000_000_000
 
 # Budgets asked for by one statement: engines have a limit of parameters.
 _AT_ONCE = 1_000
@@ -63,14 +60,6 @@ class SpendDelta(NamedTuple):
 
     budget_id: str
     period_start_unix_ns: int
-    nano_usd: int
-    calls: int
-    unpriced_calls: int
-
-
-class Sums(NamedTuple):
-    """What calls cost, how many they are, and how many of them have no price."""
-
     nano_usd: int
     calls: int
     unpriced_calls: int
@@ -168,17 +157,11 @@ def version_for(connection: Connection, tenant: str) -> int:
     return version(connection)
 
 
-def kept_from(connection: Connection) -> int:
-    """Since when single charges are kept, in unix nanoseconds: those of earlier calls are dropped."""
-    found = connection.execute(select(meta.c.value).where(meta.c.key == "charges_from_day")).scalar()
-    return 0 if found is None else int(found) * _DAY_NS
-
-
 def count(connection: Connection, budget: Budget, since_unix_ns: int) -> dict[int, Sums]:
     """What the charges say was spent of a budget, by start of the period, of calls from `since` on."""
     where = [charges.c.tenant_id == budget.tenant, charges.c.started_at_unix_ns >= since_unix_ns]
     if since_unix_ns:
-        where.append(charges.c.day >= since_unix_ns // _DAY_NS)  # leaves partitions out
+        where.append(charges.c.day >= since_unix_ns // DAY_NS - 1)  # leaves partitions out
     for key, name in budget.scope.items():
         where.append(or_(*(column == name for column in _SCOPE_COLUMNS[key])))
     at = charges.c.started_at_unix_ns
@@ -192,13 +175,12 @@ def count(connection: Connection, budget: Budget, since_unix_ns: int) -> dict[in
     place = ((at - begins[0]) // span).label("place")
     found: dict[int, Sums] = {}
     current = 0
-    rows = connection.execute(select(place, *_sums()).where(*where).group_by(place).order_by(place))
+    rows = connection.execute(select(place, *SUMS).where(*where).group_by(place).order_by(place))
     for number, *sums in rows:
         moment = begins[0] + number * span
         while current + 1 < len(begins) and begins[current + 1] <= moment:
             current += 1
-        before = found.get(begins[current], Sums(0, 0, 0))
-        found[begins[current]] = Sums(*(a + int(b) for a, b in zip(before, sums, strict=True)))
+        found[begins[current]] = found.get(begins[current], Sums()).plus(Sums(*map(int, sums)))
     return found
 
 
@@ -272,6 +254,17 @@ def spends(
         ):
             found[budget_id, start] = Sums(*sums)
     return found
+
+
+def spend_of(connection: Connection, tenant: str, budget_id: str) -> dict[int, Sums]:
+    """The spend of a budget in every period of which some is kept, by its start."""
+    table = budget_spend.c
+    found = connection.execute(
+        select(table.period_start_unix_ns, table.spent_nano_usd, table.calls, table.unpriced_calls).where(
+            table.tenant_id == tenant, table.budget_id == budget_id
+        )
+    )
+    return {start: Sums(*sums) for start, *sums in found}
 
 
 def crossings(
@@ -363,7 +356,7 @@ def statuses(
     found = []
     for budget in chosen:
         start, end = periods[budget.id]
-        sums = spent.get((budget.id, start), Sums(0, 0, 0))
+        sums = spent.get((budget.id, start), Sums())
         found.append(
             BudgetStatus(
                 budget=budget,
@@ -378,16 +371,6 @@ def statuses(
             )
         )
     return found
-
-
-def _sums() -> tuple[ColumnElement[int], ...]:
-    """Columns of a query over charges that make a `Sums`."""
-    cost, sign = charges.c.cost_nano_usd, charges.c.sign
-    return (
-        func.coalesce(func.sum(cost * sign), 0),
-        func.sum(sign),
-        func.sum(case((cost.is_(None), sign), else_=0)),
-    )
 
 
 def _chunks(wanted: Iterable[tuple[str, int]]) -> Iterable[tuple[list[str], list[int]]]:

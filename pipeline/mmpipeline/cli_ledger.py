@@ -1,0 +1,97 @@
+"""`mmpipeline ledger`: looks after the ledger itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from typing import Any
+
+import click
+
+from mmpipeline import client
+from mmpipeline.cli_context import Context, configured, fail
+from mmpipeline.config import PipelineSettings
+from mmpipeline.output import output_option, structured, table
+from mmproto.exits import Exit
+
+_COLUMNS = ["what", "tenant", "subject", "field", "kept", "charged"]
+
+# All charges are read: on a large ledger that takes minutes.
+_TIMEOUT_S = 3600.0
+
+
+@click.group()
+def ledger() -> None:
+    """Look after the ledger."""
+
+
+@ledger.command()
+@click.option("--tenant", "tenants", multiple=True, help="Only of this tenant; may be repeated.")
+@click.option("--url", help="Ask the pipeline at this address.")
+@output_option
+@configured
+def verify(context: Context, tenants: tuple[str, ...], url: str | None, output: str) -> None:
+    """Hold budgets, totals and the warehouse against the charges, and print every difference.
+
+    Reads all charges. Rows that wait for the warehouse count as if they were there. Exit code 0 where
+    everything agrees, 1 where something differs; what could not be compared is said.
+    """
+    form = _verification(context.settings(), tenants, url)
+    if output != "table":
+        click.echo(structured(form, output))
+    else:
+        click.echo(_text(form))
+    sys.exit(Exit.OK if form["agrees"] else Exit.UNHEALTHY)
+
+
+def _verification(settings: PipelineSettings, tenants: tuple[str, ...], url: str | None) -> dict[str, Any]:
+    """From whoever has the warehouse: chDB's folder is the running pipeline's, a server is anybody's."""
+    from mmpipeline.store.control.database import DatabaseError, StoreBusy  # noqa: PLC0415
+    from mmpipeline.store.warehouse.errors import WarehouseError  # noqa: PLC0415
+    from mmpipeline.verify.run import UnknownTenants  # noqa: PLC0415
+
+    is_embedded = not settings.warehouse.url
+    try:
+        try:
+            if url is None and not is_embedded:
+                return _here(settings, tenants)
+            where = url or client.address(settings.address_file)
+            return dict(client.get(where, "/v1/ledger/verify", {"tenant": list(tenants)}, _TIMEOUT_S))
+        except client.NotRunning as error:
+            if url is not None:
+                fail(str(error), Exit.UNREACHABLE)
+            if not settings.control.url and not settings.control_file.exists():
+                fail(f"{error}; {settings.folder} holds no data either", Exit.UNREACHABLE)
+            return _here(settings, tenants)
+    except (client.Refused, UnknownTenants) as error:
+        fail(str(error), Exit.USAGE if isinstance(error, UnknownTenants) else Exit.UNHEALTHY)
+    except (DatabaseError, StoreBusy, WarehouseError) as error:
+        fail(str(error), Exit.UNREACHABLE)
+
+
+def _here(settings: PipelineSettings, tenants: tuple[str, ...]) -> dict[str, Any]:
+    from mmpipeline.store.control.database import Database, file_url  # noqa: PLC0415
+    from mmpipeline.store.warehouse.warehouse import Warehouse  # noqa: PLC0415
+    from mmpipeline.verify.run import verify as run  # noqa: PLC0415
+
+    address = settings.control.url.reveal() or file_url(settings.control_file)
+    with (
+        closing(Database.open(address)) as database,
+        closing(Warehouse.open(settings.warehouse_folder, settings.warehouse)) as warehouse,
+    ):
+        return run(database, warehouse, tenants, time.time_ns()).form()
+
+
+def _text(form: dict[str, Any]) -> str:
+    lines = []
+    if form["differences"]:
+        lines += [table(form["differences"], _COLUMNS, frozenset({"kept", "charged"})), ""]
+    lines += [f"not compared: {reason}" for reason in form["not_compared"]]
+    compared = ", ".join(f"{number} {what}" for what, number in form["compared"].items()) or "nothing"
+    count = len(form["differences"])
+    verdict = (
+        "everything agrees" if form["agrees"] else f"{count} {'difference' if count == 1 else 'differences'}"
+    )
+    lines.append(f"{verdict}; compared for {len(form['tenants'])} tenants: {compared}")
+    return "\n".join(lines)

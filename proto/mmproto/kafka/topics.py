@@ -43,7 +43,12 @@ TOPICS: Final = (
     ),
     Topic(ACTIONS, False, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
     Topic(RATES, False, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
-    Topic(DEADLETTER, False, {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}),
+    # Whatever was too much for a worker must fit in here.
+    Topic(
+        DEADLETTER,
+        False,
+        {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(8 << 20)},
+    ),
 )
 
 #: Header names of every message.

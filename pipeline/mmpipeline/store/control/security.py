@@ -47,7 +47,7 @@ _GRANTS: dict[str, tuple[str, str]] = {
     "routing_decisions": (_ADD, _READ),
     "outbox": (_ALL, "SELECT (seq, lane, token, rows, queued_at_unix_ns)"),
     "positions": (_KEEP, _READ),
-    "counters": (_KEEP, _READ),
+    "counters": (_KEEP, _KEEP),
     "meta": (_KEEP, _KEEP),
     "rate_cards": (_ADD, _ADD),
     "rate_shelves": (_ADD, _ADD),
@@ -90,6 +90,14 @@ def protect(connection: Connection) -> None:
     connection.exec_driver_sql(
         f"CREATE POLICY versions ON meta TO {WORKER}, {APP} "
         "USING (key LIKE '%%\\_version') WITH CHECK (key LIKE '%%\\_version')"
+    )
+    connection.exec_driver_sql("ALTER TABLE counters ENABLE ROW LEVEL SECURITY")
+    connection.exec_driver_sql("CREATE POLICY read ON counters FOR SELECT USING (true)")
+    connection.exec_driver_sql(f"CREATE POLICY counts ON counters TO {WORKER} USING (true) WITH CHECK (true)")
+    # That somebody has looked after the dead letters is said from the command line.
+    connection.exec_driver_sql(
+        f"CREATE POLICY looked ON counters TO {APP} "
+        "USING (name = 'dead_letters.acknowledged') WITH CHECK (name = 'dead_letters.acknowledged')"
     )
     connection.exec_driver_sql(_MAKE_DAYS)
     connection.exec_driver_sql("REVOKE ALL ON FUNCTION modelmeter_make_days(integer[]) FROM PUBLIC")

@@ -7,12 +7,12 @@ second. What did not come from Kafka (a reprice, calls of HTTP ingest) goes by p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from mmpipeline.store.control.outbox import Batch
 from mmpipeline.workers.deadletters import Undelivered
 from mmpipeline.workers.headers import Header, texts_of
 from mmproto.kafka.topics import CONTENT_TYPE_HEADER, RATED, SCHEMA_HEADER, SCHEMA_VERSION_HEADER
@@ -37,7 +37,11 @@ class RatedTopic:
         self._producer = producer
         self.published = 0
 
-    def deliver(self, batch: Batch) -> None:
+    def lane(self, lane: int) -> RatedLane:
+        """Where the batches of a lane go."""
+        return RatedLane(self, max(lane, 0))
+
+    def publish(self, partition: int, blocks: Sequence[bytes], token: str) -> None:
         """Publish a batch; on return all replicas in sync have it. Raises Undelivered."""
         failed: list[KafkaError] = []
 
@@ -49,17 +53,12 @@ class RatedTopic:
             (CONTENT_TYPE_HEADER, CONTENT_TYPE),
             (SCHEMA_HEADER, SCHEMA),
             (SCHEMA_VERSION_HEADER, str(SCHEMA_VERSION)),
-            (TOKEN_HEADER, batch.token),
-            (ROWS_HEADER, str(batch.rows)),
+            (TOKEN_HEADER, token),
+            (ROWS_HEADER, str(sum(map(rows_of_block, blocks)))),
         ]
         try:
             self._producer.produce(
-                RATED,
-                b"".join(batch.payloads),
-                batch.token,
-                max(batch.lane, 0),
-                on_delivery=done,
-                headers=headers,
+                RATED, b"".join(blocks), token, partition, on_delivery=done, headers=headers
             )
         except (BufferError, KafkaException) as error:
             raise Undelivered(f"{RATED} did not take a batch: {error}") from error
@@ -71,6 +70,33 @@ class RatedTopic:
         if failed:
             raise Undelivered(f"{RATED} did not take a batch: {failed[0].str()}")
         self.published += 1
+
+
+@dataclass(frozen=True, slots=True)
+class RatedLane:
+    """One lane of the topic, as `WarehouseWriter` knows its sinks."""
+
+    topic: RatedTopic
+    partition: int
+
+    def insert_blocks(self, blocks: Sequence[bytes], token: str) -> None:
+        """Publish a batch. Raises Undelivered."""
+        self.topic.publish(self.partition, blocks, token)
+
+
+def rows_of_block(block: bytes) -> int:
+    """How many rows a block in Native format has: it begins with columns and rows, as varints."""
+    numbers = []
+    value = shift = 0
+    for byte in block[:20]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(value)
+            value = shift = 0
+            if len(numbers) == 2:
+                return numbers[1]
+    raise ValueError("not a block in Native format")
 
 
 class RatedMessage(Protocol):

@@ -105,19 +105,16 @@ class Reader:
         self._ask_again_at = 0.0
         self._placements = 0
         self._short_since: dict[int, float] = {}
+        # The partitions that the group gave us, placed or waiting; other threads may look at it.
+        self.owned: frozenset[int] = frozenset()
         self.rebalances = 0
         self.missed = 0
         self.away = ""
         consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     @property
-    def owned(self) -> frozenset[int]:
-        """The partitions that the group gave us, placed or waiting."""
-        return frozenset(self._places) | frozenset(self._waiting)
-
-    @property
     def waiting(self) -> frozenset[int]:
-        """Those of them whose position could not be asked yet."""
+        """Partitions that are ours and whose position could not be asked yet."""
         return frozenset(self._waiting)
 
     def position(self, partition: int) -> int | None:
@@ -258,7 +255,9 @@ class Reader:
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self.rebalances += 1
-        self._waiting.update(p.partition for p in partitions)
+        coming = {p.partition for p in partitions}
+        self._waiting |= coming
+        self.owned |= coming
         self._ask_again_at = 0.0
         # The group wants an answer at once; the partitions themselves are taken up when their positions
         # are known.
@@ -269,6 +268,7 @@ class Reader:
         self.rebalances += 1
         going = {p.partition for p in partitions}
         self._waiting -= going
+        self.owned -= going
         placed = [p for p in going if self._places.pop(p, None)]
         self._consumer.incremental_unassign([TopicPartition(self._topic, p) for p in placed])
 

@@ -85,6 +85,24 @@ class Warehouse:
 
 
 @dataclass(frozen=True, slots=True)
+class Topics:
+    """How large `mmpipeline topics apply` makes Kafka's topics."""
+
+    partitions: int = setting(
+        12,
+        about="of the topics that carry calls: as many workers can share them, and more can only be added",
+        minimum=1,
+        maximum=10_000,
+    )
+    replication_factor: int = setting(
+        0,
+        about="brokers that hold each partition; 0: three, or as many as there are",
+        minimum=0,
+        maximum=99,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineSettings:
     """Everything that can be set."""
 
@@ -95,6 +113,7 @@ class PipelineSettings:
     ledger: Ledger = setting(factory=Ledger, about="the ledger's age")
     warehouse: Warehouse = setting(factory=Warehouse, about="the warehouse")
     kafka: KafkaSettings = setting(factory=KafkaSettings, about="the way between the processes")
+    topics: Topics = setting(factory=Topics, about="the topics of Kafka")
     worker: Worker = setting(factory=Worker, about="the processes that read Kafka")
     log_level: str = setting("INFO", about="DEBUG, INFO, WARNING or ERROR")
 
@@ -113,6 +132,11 @@ class PipelineSettings:
     @property
     def control_file(self) -> Path:
         return self.folder / "control.sqlite"
+
+    @property
+    def control_url(self) -> str:
+        """Where the control store is: PostgreSQL as set, or else the file."""
+        return self.control.url.reveal() or f"sqlite:///{self.control_file.absolute()}"
 
     @property
     def warehouse_folder(self) -> Path:

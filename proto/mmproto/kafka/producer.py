@@ -227,8 +227,8 @@ class _Post:
         if error is not None:
             self.failed.append(error)
         elif partition is None or offset is None or offset < 0:
-            # librdkafka repeated it, and the broker no longer knows where the first one stands. It is sent again:
-            # what depends on the offset would wait for ever.
+            # librdkafka repeated it, and the broker no longer knows where the first one stands. It is sent
+            # again, for what depends on the offset would wait for ever.
             self.failed.append(KafkaError(KafkaError._NO_OFFSET))
         else:
             self.delivered.append(Delivered(self.items[number].id, partition, offset))

@@ -9,10 +9,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmpipeline.rating.rated import RatedCall
+from mmpipeline.store.warehouse.blocks import block_of, row_of_rated
 from mmpipeline.store.warehouse.errors import WarehouseFailed, WarehouseLocked, WarehouseTooNew
 from mmpipeline.store.warehouse.migrations import ROLL_UP_TABLES, TENANT_TABLES
 from mmpipeline.store.warehouse.relations import REPORTED
-from mmpipeline.store.warehouse.shapes import CostRow, Filters, Span, SpendRow, Unanswerable
+from mmpipeline.store.warehouse.shapes import (
+    DAY_NS,
+    CostRow,
+    Dimension,
+    Filters,
+    Span,
+    SpendRow,
+    Unanswerable,
+)
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto import usage
 from mmproto.v1.call_pb2 import Observer
@@ -62,23 +72,21 @@ def test_a_batch_is_recognised_after_a_restart(tmp_path: Path) -> None:
         assert everything(second) == before
 
 
-@pytest.mark.parametrize("missed", ROLL_UP_TABLES)
-def test_a_crash_between_raw_table_and_roll_up_is_repaired_by_sending_again(
-    warehouse: Warehouse, missed: str
-) -> None:
-    batch = [rated(f"c{n}") for n in range(5)]
-    warehouse.insert([rated("earlier", team="other")], "batch-0")
-    # What a kill leaves behind in the worst case: the batch in the raw table, not yet in one roll-up.
+def test_a_crash_between_raw_table_and_roll_up_is_repaired_by_sending_again(warehouse: Warehouse) -> None:
     engine = warehouse._engine
-    engine.command(f"DETACH TABLE {missed}_view")
-    warehouse.insert(batch, "batch-1")
-    engine.command(f"ATTACH TABLE {missed}_view")
-    warehouse.insert(batch, "batch-1")
-    assert warehouse.total("default", WEEK).calls == 6
-    for dimensions in (("hour",), ("user",), ("process",)):
-        assert sum(row.calls for row in warehouse.spend("default", WEEK, dimensions)) == 6
-    assert sum(seen.calls for seen in warehouse.observers("default")) == 6
-    assert len(warehouse.calls("default", WEEK).calls) == 6
+    for number, missed in enumerate(ROLL_UP_TABLES, 1):
+        batch = [rated(f"{number}-{n}", user=missed) for n in range(5)]
+        # What a kill leaves behind in the worst case: the batch in the raw table, not yet in one roll-up.
+        engine.command(f"DETACH TABLE {missed}_view")
+        warehouse.insert(batch, missed)
+        engine.command(f"ATTACH TABLE {missed}_view")
+        warehouse.insert(batch, missed)
+        calls = number * 5
+        assert warehouse.total("default", WEEK).calls == calls
+        for dimensions in (("hour",), ("user",), ("process",)):
+            assert sum(row.calls for row in warehouse.spend("default", WEEK, dimensions)) == calls
+        assert sum(seen.calls for seen in warehouse.observers("default")) == calls
+        assert len(warehouse.calls("default", WEEK).calls) == calls
 
 
 def test_a_reversal_takes_a_call_back_from_every_sum(warehouse: Warehouse) -> None:
@@ -95,7 +103,7 @@ def test_a_reversal_takes_a_call_back_from_every_sum(warehouse: Warehouse) -> No
     assert warehouse.call("default", old.call.id) == page.calls[0]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_roll_ups_equal_the_calls_that_stand(warehouse: Warehouse, data: st.DataObject) -> None:
     tenant = f"tenant-{next(_tenants)}"
@@ -230,6 +238,58 @@ def test_filters_narrow_every_question(warehouse: Warehouse) -> None:
     assert [e.error_type for e in warehouse.errors("default", WEEK, Filters(model="o3"))] == ["timeout"]
     assert [q.quality for q in warehouse.qualities("default", WEEK, Filters(model="claude"))] == ["PARTIAL"]
     assert len(warehouse.calls("default", WEEK, Filters(application="nothing")).calls) == 0
+
+
+def test_late_calls_and_new_prices_correct_every_sum(warehouse: Warehouse) -> None:
+    """A reprice takes the old charge back; what had no price gets one; a call comes days late."""
+    unknown = [
+        rated(f"u{n}", model="new", at_ns=MONDAY_NS + n * HOUR_NS, cost_nano_usd=None) for n in range(30)
+    ]
+    wrong = [rated(f"w{n}", at_ns=MONDAY_NS + n * HOUR_NS, cost_nano_usd=10**9 + n) for n in range(30)]
+    warehouse.insert([*unknown, *wrong], "charged")
+    assert warehouse.total("default", WEEK).unpriced_calls == 30
+
+    priced = [RatedCall(row.call, 1, 3 * n + 1, "", "card@2") for n, row in enumerate(unknown)]
+    cheaper = [RatedCall(row.call, 1, 7 * n, "", "card@2") for n, row in enumerate(wrong)]
+    pairs = [
+        row
+        for old, new in zip([*unknown, *wrong], [*priced, *cheaper], strict=True)
+        for row in (old.reversed(), new)
+    ]
+    late = rated("late", at_ns=MONDAY_NS + HOUR_NS, cost_nano_usd=1)
+    warehouse.insert([*pairs, late], "repriced")
+    warehouse.insert([*pairs, late], "repriced")
+
+    standing_rows = [*priced, *cheaper, late]
+    expected = sum(row.cost_nano_usd or 0 for row in standing_rows)
+    total = warehouse.total("default", WEEK)
+    assert (total.calls, total.unpriced_calls, total.priced_nano_usd) == (61, 0, expected)
+    dimensions: tuple[Dimension, ...]
+    for dimensions in (("hour",), ("day",), ("user",), ("process",), ("model", "hour")):
+        assert sum(row.priced_nano_usd for row in warehouse.spend("default", WEEK, dimensions)) == expected
+    assert warehouse.unpriced("default", WEEK) == []
+    assert warehouse.charged("default", MONDAY_NS, WEEK.to_unix_ns, {}) == expected
+    first = warehouse.charged("default", MONDAY_NS, MONDAY_NS + 1, {"model": "new", "team": "search"})
+    assert first == priced[0].cost_nano_usd
+    assert {stored.rate_card for stored in warehouse.calls("default", WEEK, limit=100).calls} == {
+        "card@2",
+        "test@1",
+    }
+
+
+def test_a_batch_of_many_months_and_of_the_largest_size_is_taken_once(warehouse: Warehouse) -> None:
+    months = [rated(f"{n}", at_ns=n * 31 * DAY_NS) for n in range(20)]
+    big = [rated(f"big {n}", user="u" * 1000) for n in range(2000)]
+    blocks = [block_of([row_of_rated(row) for row in part]) for part in (months, big[:500], big[500:])]
+    assert sum(map(len, blocks)) > 4 << 20
+    for _ in range(2):
+        warehouse.insert_blocks(blocks, "lane-0-1000")
+    always = Span(0, (2**32 // 3600 + 1) * HOUR_NS)
+    assert warehouse.total("default", always).calls == 2020
+    assert (
+        sum(row.calls for row in warehouse.spend("default", Span(0, 200 * 365 * DAY_NS), ("month",))) == 2020
+    )
+    assert sum(seen.calls for seen in warehouse.observers("default")) == 2020
 
 
 def test_times_no_calendar_of_ours_holds_are_kept_not_lost(warehouse: Warehouse) -> None:

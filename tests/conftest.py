@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ("tests.services.kafka", "tests.services.postgresql")
+pytest_plugins = ("tests.services.kafka", "tests.services.postgresql", "tests.pipeline.stores")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.cli_ledger import ledger
 from mmpipeline.cli_prices import prices
 from mmpipeline.cli_topics import topics
-from mmpipeline.cli_workers import deadletter, sink, work
+from mmpipeline.cli_workers import deadletter, distributed_status, kafka_text, sink, work
 from mmpipeline.config import PipelineSettings
 from mmpipeline.output import comma_separated, output_option, structured, table
 from mmproto.exits import Exit
@@ -68,8 +68,12 @@ def status(context: Context, url: str | None, output: str) -> None:
     """Say how the running pipeline is: exit code 0 healthy, 3 degraded, 1 unhealthy, 4 unreachable."""
     from mmpipeline.status import VERDICT_EXITS  # noqa: PLC0415
 
+    settings = context.settings()
     try:
-        form = client.get(url or client.address(context.settings().address_file), "/v1/status")
+        if url is None and settings.distributed:
+            form = distributed_status(settings)
+        else:
+            form = client.get(url or client.address(settings.address_file), "/v1/status")
         code = VERDICT_EXITS[form["verdict"]]
     except (client.NotRunning, client.Refused) as error:
         form = {"verdict": "unreachable", "reasons": [str(error)]}
@@ -274,6 +278,7 @@ def _status_text(form: dict[str, Any]) -> str:
             f"warehouse  {warehouse['waiting_rows']} rows waiting, {warehouse['lag_s']} s behind",
             f"prices     {form['rate_cards_version']}",
         ]
+        lines += kafka_text(form)
         if form["unpriced"]:
             columns = ["provider", "model", "reason", "calls"]
             lines += ["", table(form["unpriced"], columns, frozenset({"calls"}))]

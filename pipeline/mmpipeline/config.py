@@ -139,6 +139,11 @@ class PipelineSettings:
         return self.control.url.reveal() or f"sqlite:///{self.control_file.absolute()}"
 
     @property
+    def distributed(self) -> bool:
+        """Whether calls come by Kafka and are charged by `mmpipeline work`."""
+        return bool(self.kafka.brokers and self.control.url)
+
+    @property
     def warehouse_folder(self) -> Path:
         return self.folder / "warehouse"
 

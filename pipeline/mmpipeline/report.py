@@ -15,7 +15,7 @@ from mmpipeline import client
 from mmpipeline.api.spend import group_form
 from mmpipeline.config import PipelineSettings
 from mmpipeline.ingest.writer import WarehouseWriter
-from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.control.database import Database
 from mmpipeline.store.warehouse.shapes import DIMENSIONS, Dimension, Span
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.callform import format_time
@@ -85,11 +85,12 @@ def report_from_folder(
 ) -> dict[str, Any]:
     """The report from the folder of a pipeline that does not run.
 
-    Raises ControlStoreError, StoreBusy, WarehouseError (WarehouseLocked where a pipeline has the folder).
+    Raises DatabaseError, StoreBusy, WarehouseError (WarehouseLocked where a pipeline has the folder).
     """
-    with closing(Warehouse.open(settings.warehouse_folder)) as warehouse:
-        with closing(ControlStore(settings.control_file)) as control:
-            WarehouseWriter(control, lambda: warehouse).drain()
+    with closing(Warehouse.open(settings.warehouse_folder, settings.warehouse)) as warehouse:
+        with closing(Database.open(settings.control_url, "app")) as control:
+            if control.dialect == "sqlite":
+                WarehouseWriter(control, lambda _: warehouse).drain()
         rows = [group_form(row, by) for row in warehouse.spend(tenant, span, by)]
         return _form(tenant, span, by, rows, group_form(warehouse.total(tenant, span), ()))
 

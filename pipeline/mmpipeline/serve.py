@@ -1,5 +1,8 @@
 """`mmpipeline serve`: ingest, rating, budgets, warehouse, API and dashboards in one process.
 
+With control.url it is API and dashboards alone: calls come by Kafka to `mmpipeline work`, and reach the
+warehouse by `mmpipeline sink`.
+
 Order matters at both ends. Everything that can fail is opened before the port is announced, so that
 whoever reads `listening on` can send at once. At the end no new request is taken, what was taken is
 answered, then rows that wait are delivered, then the stores are closed; a kill in between costs nothing,
@@ -29,7 +32,7 @@ from mmpipeline.ingest.service import IngestService
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control.store import ControlStore, ControlStoreError
+from mmpipeline.store.control.database import Database, DatabaseError, StoreBusy
 from mmpipeline.store.warehouse.errors import WarehouseError
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.exits import Exit
@@ -79,27 +82,30 @@ def _open(settings: PipelineSettings, closing: ExitStack) -> Services:
     """Stores and threads, closed in the opposite order. Raises StartError, ConfigurationError."""
     try:
         token = ingest_token(settings.token_file)
-        control = ControlStore(settings.control_file)
+        control = Database.open(settings.control_url, "app")
         closing.callback(control.close)
-        warehouse = Warehouse.open(settings.warehouse_folder)
+        warehouse = Warehouse.open(settings.warehouse_folder, settings.warehouse)
         closing.callback(warehouse.close)
+        rating = RatingService.stored(control, settings.rating.overrides, time.time_ns())
     except TokenError as error:
         raise StartError(str(error), Exit.PERMISSION) from error
-    except (ControlStoreError, WarehouseError) as error:
+    except (DatabaseError, StoreBusy, WarehouseError) as error:
         raise StartError(str(error)) from error
-    rating = RatingService.open(settings.rating.overrides)
-    writer = WarehouseWriter(
-        control, lambda: warehouse, settings.warehouse.gather, settings.warehouse.batch_rows
-    )
-    ingest = IngestService(control, rating, time.time_ns, on_commit=writer.wake)
-    writer.start()
-    closing.callback(writer.stop)
-    writer.wake()  # rows may wait since the last run
-    ingest.start()
-    closing.callback(ingest.stop)
+    writer = ingest = None
+    if control.dialect == "sqlite":
+        writer = WarehouseWriter(
+            control, lambda _: warehouse, settings.warehouse.gather, settings.warehouse.batch_rows
+        )
+        ingest = IngestService(control, rating, time.time_ns, on_commit=writer.wake)
+        writer.start()
+        closing.callback(writer.stop)
+        writer.wake()  # rows may wait since the last run
+        ingest.start()
+        closing.callback(ingest.stop)
     return Services(
         warehouse=warehouse,
         control=control,
+        folder=settings.folder,
         budgets=BudgetService(control, time.time_ns),
         rating=rating,
         ingest=ingest,

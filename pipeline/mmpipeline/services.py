@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mmpipeline.ingest.service import IngestService
     from mmpipeline.ingest.writer import WarehouseWriter
     from mmpipeline.rating.service import RatingService
-    from mmpipeline.store.control.store import ControlStore
+    from mmpipeline.store.control.database import Database
     from mmpipeline.store.warehouse.warehouse import Warehouse
 
 # Now, in nanoseconds since the epoch.
@@ -31,17 +32,24 @@ class Services:
               store/control/budgets.py. `mmpipeline.status.budget_form` is a budget's JSON form.
     rating:   `explain(provider, model, tier, at, usage) -> Charge`, `cards(provider, model)` for the
               prices page, `version`.
-    ingest:   `submit(body) -> Future[IngestResult]`, `statistics() -> IngestStatistics` (counters by
-              name, outbox rows and age, ledger totals, what has no price).
-    writer:   carries rows to the warehouse; `last_error` is "" while it can.
-    control:  the SQLite store behind them; only store/control/ speaks SQL to it.
+    ingest:   `submit(body) -> Future[IngestResult]`; None where calls come by Kafka, to other processes.
+    writer:   carries rows to the warehouse; `last_error` is "" while it can. None where others do.
+    control:  the store behind them; only store/control/ speaks SQL to it. `ingest_statistics(control,
+              tenant)` tells counters, outbox rows and age, ledger totals, and what has no price.
+    folder:   what this process keeps in files: the admin token.
     """
 
     warehouse: Warehouse
-    control: ControlStore
+    control: Database
+    folder: Path
     budgets: BudgetService
     rating: RatingService
-    ingest: IngestService
-    writer: WarehouseWriter
+    ingest: IngestService | None
+    writer: WarehouseWriter | None
     clock: Clock
     ingest_token: str
+
+    @property
+    def warehouse_error(self) -> str:
+        """Why rows do not get to the warehouse; "" where they do, or where others bring them."""
+        return "" if self.writer is None else self.writer.last_error

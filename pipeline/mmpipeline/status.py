@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmpipeline.budgets.model import BudgetStatus
-from mmpipeline.ingest.service import IngestStatistics
+from mmpipeline.ingest.statistics import IngestStatistics
 from mmproto.callform import format_time
 from mmproto.exits import Exit
 from mmproto.rating import usd

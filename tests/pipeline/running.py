@@ -16,7 +16,7 @@ from mmpipeline.ingest.service import IngestService
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.control.database import Database, file_url
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.ingest_pb2 import IngestBatch
@@ -35,9 +35,11 @@ class Pipeline:
 
     def take(self, calls: Iterable[Call]) -> None:
         """Ingest calls as a sensor's batch, and deliver them to the warehouse."""
-        result = self.services.ingest.ingest(IngestBatch(schema_version=1, node="node-1", calls=calls))
+        ingest, writer = self.services.ingest, self.services.writer
+        assert ingest is not None and writer is not None
+        result = ingest.ingest(IngestBatch(schema_version=1, node="node-1", calls=calls))
         assert not result.rejected
-        self.services.writer.drain()
+        writer.drain()
 
     @property
     def admin_token(self) -> str:
@@ -48,7 +50,7 @@ class Pipeline:
 def pipeline(folder: Path, now_ns: int = NOW_NS) -> Iterator[Pipeline]:
     """A pipeline over `folder`."""
     with ExitStack() as closing:
-        control = ControlStore(folder / "control.sqlite")
+        control = Database.open(file_url(folder / "control.sqlite"))
         closing.callback(control.close)
         warehouse = closing.enter_context(Warehouse.open(folder / "warehouse"))
         rating = RatingService.open()
@@ -58,10 +60,11 @@ def pipeline(folder: Path, now_ns: int = NOW_NS) -> Iterator[Pipeline]:
         services = Services(
             warehouse=warehouse,
             control=control,
+            folder=folder,
             budgets=BudgetService(control, lambda: now_ns),
             rating=rating,
             ingest=ingest,
-            writer=WarehouseWriter(control, lambda: warehouse),
+            writer=WarehouseWriter(control, lambda _: warehouse),
             clock=lambda: now_ns,
             ingest_token=INGEST_TOKEN,
         )

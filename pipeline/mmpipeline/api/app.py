@@ -17,6 +17,7 @@ from mmpipeline.api.budgets import budget_routes
 from mmpipeline.api.calls import call_routes
 from mmpipeline.api.guard import Guard
 from mmpipeline.api.health import health_routes
+from mmpipeline.api.ledger import ledger_routes
 from mmpipeline.api.router_state import router_state_routes
 from mmpipeline.api.spend import spend_routes
 from mmpipeline.dashboard.app import dashboard_routes, static_files
@@ -36,7 +37,7 @@ def create_app(services: Services, hosts: Iterable[str] = ()) -> FastAPI:
 
     Raises mmpipeline.ingest.authority.TokenError where the admin token can be neither read nor made.
     """
-    admin_token = ingest_token(services.control.path.with_name("admin.token"))
+    admin_token = ingest_token(services.folder / "admin.token")
     app = FastAPI(
         title="ModelMeter",
         version=_version(),
@@ -47,11 +48,13 @@ def create_app(services: Services, hosts: Iterable[str] = ()) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    app.include_router(ingest_router(services.ingest, services.ingest_token))
+    if services.ingest is not None:
+        app.include_router(ingest_router(services.ingest, services.ingest_token))
     app.include_router(router_state_routes(services))
     app.include_router(spend_routes(services))
     app.include_router(call_routes(services))
     app.include_router(budget_routes(services, admin_token))
+    app.include_router(ledger_routes(services))
     app.include_router(health_routes(services))
     app.include_router(dashboard_routes(services), include_in_schema=False)
     app.mount("/static", static_files(), name="static")

@@ -10,6 +10,7 @@ from fastapi.responses import PlainTextResponse
 
 from mmpipeline.api import parameters as ask
 from mmpipeline.api.problems import documented
+from mmpipeline.ingest.statistics import ingest_statistics
 from mmpipeline.services import Services
 from mmpipeline.status import status_form
 from mmproto.callform import format_time
@@ -25,10 +26,10 @@ def health_routes(services: Services) -> APIRouter:
     @router.get("/v1/status", summary="Verdict, its reasons, and the numbers behind it")
     def status(tenant: ask.Tenant = "default") -> dict[str, Any]:
         form = status_form(
-            services.ingest.statistics(),
+            ingest_statistics(services.control, tenant),
             services.budgets.list(tenant),
             services.rating.version,
-            services.writer.last_error,
+            services.warehouse_error,
             services.clock(),
         )
         form["observers"] = [
@@ -71,7 +72,7 @@ def health_routes(services: Services) -> APIRouter:
 
 
 def _metrics(services: Services) -> Iterable[str]:
-    statistics = services.ingest.statistics(unpriced_limit=1000)
+    statistics = ingest_statistics(services.control, None, unpriced_limit=1000)
     yield from _family(
         "modelmeter_ingest_total",
         "counter",

@@ -18,7 +18,7 @@ from mmpipeline.ingest.service import IngestService
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.control.database import Database, file_url
 from mmpipeline.store.warehouse.warehouse import Warehouse
 
 
@@ -28,16 +28,17 @@ def document() -> bytes:
         tempfile.TemporaryDirectory(prefix="mmpipeline-openapi-") as folder,
         Warehouse.open(Path(folder, "warehouse")) as warehouse,
     ):
-        control = ControlStore(Path(folder, "control.sqlite"))
+        control = Database.open(file_url(Path(folder, "control.sqlite")))
         try:
             rating = RatingService.open()
             services = Services(
                 warehouse=warehouse,
                 control=control,
+                folder=Path(folder),
                 budgets=BudgetService(control, time.time_ns),
                 rating=rating,
                 ingest=IngestService(control, rating, time.time_ns),
-                writer=WarehouseWriter(control, lambda: warehouse),
+                writer=WarehouseWriter(control, lambda _: warehouse),
                 clock=time.time_ns,
                 ingest_token="",
             )

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from mmpipeline.store.control.store import StoreBusy
+from mmpipeline.store.control.database import StoreBusy
 from mmpipeline.store.warehouse.errors import WarehouseError
 from mmpipeline.store.warehouse.shapes import Unanswerable
 

@@ -18,9 +18,9 @@ from mmpipeline.budgets.model import BudgetStatus
 from mmpipeline.budgets.periods import Period, bounds
 from mmpipeline.dashboard.series import Series, grain_of, over_time
 from mmpipeline.dashboard.view import UNALLOCATED, View
+from mmpipeline.ingest.statistics import ingest_statistics
 from mmpipeline.services import Services
 from mmpipeline.status import budget_form
-from mmpipeline.store.control import ledger as control_ledger
 from mmpipeline.store.warehouse.shapes import (
     DAY_NS,
     CostRow,
@@ -81,7 +81,7 @@ def gather(services: Services, view: View) -> Overview:
     teams = warehouse.costs(tenant, span, (grain, "team"), filters)
     month_span = Span(bounds(Period.MONTH, now)[0], (now // DAY_NS + 1) * DAY_NS)
     month = warehouse.cost(tenant, month_span, filters)
-    counters = control_ledger.counters(services.control)
+    statistics = ingest_statistics(services.control, tenant)
     return Overview(
         view=view,
         now_unix_ns=now,
@@ -105,10 +105,10 @@ def gather(services: Services, view: View) -> Overview:
         observers=warehouse.observers(tenant),
         latest=warehouse.calls(tenant, span, filters, limit=LATEST).calls,
         facets=warehouse.facets(tenant, span),
-        waiting_rows=control_ledger.outbox_state(services.control).rows,
+        waiting_rows=statistics.outbox.rows,
         rejected={
             name.removeprefix("rejected:"): number
-            for name, number in counters.items()
+            for name, number in statistics.counters.items()
             if name.startswith("rejected:") and number
         },
     )

@@ -9,6 +9,8 @@ made of it:
     absurd_count           a count beyond any real call
     not_a_number           a unit count or duration that is NaN or infinite
     too_many_buckets       more distinct buckets than there are kinds of tokens
+    too_late               it started before the ids of its day were dropped: it may be a duplicate of a call
+                           that nobody knows any more
     malformed              a call that this code failed on: a defect of ours, never of its neighbours
 
 Corrections:
@@ -16,7 +18,8 @@ Corrections:
     adjusted:clock         started before 2020 or more than an hour ahead of this machine's clock: the
                            time of arrival stands in, or the call would be charged to a period that is
                            over or never comes
-    adjusted:text          a text longer than MAX_TEXT was cut
+    adjusted:text          a text longer than MAX_TEXT was cut, or held NUL characters, which PostgreSQL has
+                           no place for
     adjusted:duration      a duration or time to first token that is negative or not finite was dropped
 """
 
@@ -71,6 +74,11 @@ def key_of(call: Call) -> bytes:
     return bytes.fromhex(call.id.replace("-", ""))
 
 
+def is_credible_time(started_at_unix_ns: int, now_unix_ns: int) -> bool:
+    """Whether a call can have started then."""
+    return _YEAR_2020_NS <= started_at_unix_ns <= now_unix_ns + _HOUR_NS
+
+
 @dataclass(slots=True)
 class Admitted:
     """A call that may be charged: `tokens` are its counts, `data` its serialized form."""
@@ -98,7 +106,7 @@ def admit(call: Call, now_unix_ns: int) -> Admitted:
         _check_units(units)
     if len(tokens) + len(units) > _MAX_BUCKETS:
         raise Rejected("too_many_buckets")
-    if not _YEAR_2020_NS <= call.started_at_unix_ns <= now_unix_ns + _HOUR_NS:
+    if not is_credible_time(call.started_at_unix_ns, now_unix_ns):
         call.started_at_unix_ns = now_unix_ns
         adjusted += ("adjusted:clock",)
     if not 0.0 <= call.duration_s < math.inf:
@@ -109,12 +117,24 @@ def admit(call: Call, now_unix_ns: int) -> Admitted:
         adjusted += ("adjusted:duration",)
     if not call.tenant:
         call.tenant = "default"
+    if _has_nul(call):
+        for name in _TEXT_FIELDS:
+            setattr(call, name, getattr(call, name).replace("\0", "\ufffd"))
+        adjusted += ("adjusted:text",)
     data = call.SerializeToString()
     # A call that is small as a whole has no text that is too long.
     if len(data) > MAX_TEXT and _cut(call):
         adjusted += ("adjusted:text",)
         data = call.SerializeToString()
     return Admitted(call, tokens, data, adjusted)
+
+
+def _has_nul(call: Call) -> bool:
+    """Whether a text that becomes a column holds one."""
+    return "\0" in (
+        f"{call.tenant}{call.team}{call.application}{call.user}{call.provider}"
+        f"{call.request_model}{call.response_model}{call.virtual_key_id}"
+    )
 
 
 def _check_units(units: Mapping[str, float]) -> None:

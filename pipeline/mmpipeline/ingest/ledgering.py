@@ -1,297 +1,359 @@
-"""One transaction of ingest: from posted calls to ledger rows, budgets and outbox.
+"""One transaction of ingest: from posted calls to charges, budgets, outbox and positions.
 
 A call is known by its id. Of several reports of one call the better observer's holds (router before SDK
 before sensor: it knows more about who made the call), with the usage of the better quality among them; so
-the outcome is the same in whatever order they come. What a later report changes is taken back by a row of
-sign -1 and charged anew; what it does not change is a duplicate.
+the outcome is the same in whatever order they come. What a later report changes is taken back by a charge
+of sign -1 and charged anew; what it does not change is a duplicate.
+
+Other processes may charge at the same time. A call is claimed before it is charged (store/control/ledger.py),
+and whoever comes second decides again by what the first wrote. Everything that others may wait for is taken
+in one order (positions, ids, then the counters of budgets at the very end), so that nobody waits in a circle
+and nobody for long; where PostgreSQL breaks a circle all the same, the transaction is done again.
+
+Errors of `write`: StoreBusy, and PositionMoved where a partition is somebody else's by now. Nothing is
+written then.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+
+from sqlalchemy import Connection
 
 from mmpipeline.budgets.matching import BudgetMatcher, CallScope
 from mmpipeline.budgets.service import record_crossings
-from mmpipeline.ingest.admission import Admitted, Rejected, admit, key_of
-from mmpipeline.ingest.results import IngestResult, Rejection
-from mmpipeline.rating.rated import RatedCall
+from mmpipeline.ingest.admission import Rejected, is_credible_time, key_of
+from mmpipeline.ingest.charging import Charging, Entry, Report
+from mmpipeline.ingest.posts import Lane, Post, Rejection
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store.control import budgets as control_budgets
-from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control import budgets, ledger, locks, outbox, positions
 from mmpipeline.store.control.budgets import AlertRow, SpendDelta
-from mmpipeline.store.control.ledger import DecisionRow, LedgerRow
-from mmpipeline.store.control.store import ControlStore
-from mmpipeline.store.warehouse.blocks import WarehouseRow, block_of, row_of, row_of_rated
-from mmproto.v1.call_pb2 import Call
-from mmproto.v1.ingest_pb2 import IngestBatch
+from mmpipeline.store.control.database import Database, use_tenant
+from mmpipeline.store.control.ledger import DAY_NS, Charge, DecisionRow, Held
+from mmpipeline.store.control.outbox import HTTP_LANE, Block
+from mmpipeline.store.warehouse.blocks import WarehouseRow, block_of
 from mmproto.v1.routing_pb2 import RoutingDecision
-from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_EXACT, QUALITY_PARTIAL, QUALITY_UNKNOWN
 
 _log = logging.getLogger(__name__)
 
-# How far the numbers of a usage can be trusted, as an order.
-_TRUST: dict[int, int] = {QUALITY_UNKNOWN: 0, QUALITY_ESTIMATED: 1, QUALITY_PARTIAL: 2, QUALITY_EXACT: 3}
-
+# Of one block, so that it fits into a message with room to spare.
 _BLOCK_ROWS = 5_000
+_BLOCK_BYTES = 2 << 20
 
-# No call costs a million dollars; a sum of such would overflow long before anyone saw it.
-_ABSURD_NANO_USD = 10**15
+DEFAULT_TENANT = "default"
+
+# Told which posts hold what is refused, and why (admission.py); returns how many it has put aside.
+PutAside = Callable[[Sequence[tuple[Post, str]]], int]
+# The counter of what was put aside.
+DEAD_LETTERS = "dead_letters"
 
 
-@dataclass(slots=True)
-class _Work:
-    """What a transaction is going to write."""
+class PositionMoved(Exception):
+    """A partition is charged to another offset than its reader thinks: it is somebody else's by now."""
 
-    now: int
-    held: dict[bytes, tuple[int, int]]
-    rows: list[LedgerRow] = field(default_factory=list)
-    # The same rows as the warehouse gets them.
-    outgoing: list[WarehouseRow] = field(default_factory=list)
-    # Calls of this very transaction by id: where their row is in `rows`.
-    fresh: dict[bytes, int] = field(default_factory=dict)
-    spend: dict[tuple[str, int], list[int]] = field(default_factory=dict)
-    unpriced: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
+    def __init__(self, lane: Lane) -> None:
+        super().__init__(f"{lane.topic}/{lane.partition} is not at {lane.expected} any more")
+        self.lane = lane
 
 
 class Ledgering:
-    """Writes groups of posts. Not thread-safe: the ingest thread's own."""
+    """Writes groups of posts. Not thread-safe: the ingest thread's or the worker's own."""
 
-    def __init__(self, store: ControlStore, rating: RatingService) -> None:
-        self._store = store
+    def __init__(self, database: Database, rating: RatingService) -> None:
+        self._database = database
         self._rating = rating
-        self._matcher = BudgetMatcher(())
+        self._matchers: dict[str, BudgetMatcher] = {}
         self._budgets_version = -1
+        self._days: set[int] = set()
 
     def write(
-        self, posts: Sequence[tuple[IngestBatch, IngestResult]], now_unix_ns: int, undecodable: int
+        self,
+        posts: Sequence[Post],
+        now_unix_ns: int,
+        lanes: Iterable[Lane] = (),
+        *,
+        undecodable: int = 0,
+        put_aside: PutAside | None = None,
     ) -> None:
-        """Write all `posts` or none, and fill their results. Raises StoreBusy, sqlite3.Error."""
-        with self._store.write() as connection:
-            self._refresh_budgets(connection)
-            keyed: list[tuple[bytes, Call, IngestResult]] = []
-            counts: Counter[str] = Counter()
-            for batch, result in posts:
-                for call in batch.calls:
-                    try:
-                        keyed.append((key_of(call), call, result))
-                    except Rejected as reason:
-                        counts[f"rejected:{reason}"] += 1
-                        result.rejected.append(Rejection(call.id, str(reason)))
-            held = control_ledger.known(connection, [key for key, _, _ in keyed])
-            work = _Work(now_unix_ns, held, counts=counts)
-            for key, call, result in keyed:
-                try:
-                    taken = self._take(connection, work, key, call)
-                except Rejected as reason:
-                    work.counts[f"rejected:{reason}"] += 1
-                    result.rejected.append(Rejection(call.id, str(reason)))
-                    continue
-                if taken:
-                    result.accepted += 1
-                else:
-                    result.duplicates += 1
-            work.counts["accepted"] += sum(result.accepted for _, result in posts)
-            work.counts["duplicates"] += sum(result.duplicates for _, result in posts)
-            work.counts["undecodable"] += undecodable
-            decisions = [decision for batch, _ in posts for decision in batch.routing_decisions]
-            self._finish(connection, work, decisions)
+        """Write all `posts` or none, with the positions of `lanes`, and fill the posts' results.
 
-    def _refresh_budgets(self, connection: sqlite3.Connection) -> None:
-        version = control_budgets.version(connection)
-        if version != self._budgets_version:
-            # Nobody else can commit while this transaction runs: what a reader sees is what holds.
-            self._matcher = BudgetMatcher(control_budgets.budgets(self._store))
-            self._budgets_version = version
+        `undecodable` is counted beside them. `put_aside` is called before anything is written, with what is
+        refused; it says how many messages it has put aside, and what it raises ends the transaction. Raises
+        StoreBusy, PositionMoved.
+        """
+        taken = sorted(lanes)
+        reports, counts, refused = _reports(posts)
+        counts["undecodable"] += undecodable
+        decisions = [decision for post in posts for decision in post.batch.routing_decisions]
+        self._make_days(reports, now_unix_ns)
+        with self._database.write() as connection:
+            for lane in taken:
+                if not positions.take(connection, lane.topic, lane.partition, lane.expected):
+                    raise PositionMoved(lane)
+            self._rating.refresh(connection)
+            numbers = ledger.Numbers(connection)
+            charging = self._charge(connection, numbers, reports, now_unix_ns)
+            _tally(reports, counts)
+            if put_aside is not None:
+                refused += [(report.post, report.rejected) for report in reports if report.rejected]
+                counts[DEAD_LETTERS] += put_aside(refused)
+            counts["routing_decisions"] += len(decisions)
+            self._number(connection, numbers, charging)
+            self._write(connection, charging, decisions, counts, taken)
+        for report in reports:
+            report.tell()
 
-    def _take(self, connection: sqlite3.Connection, work: _Work, key: bytes, call: Call) -> bool:
-        """Charge `call`; False where it says nothing new. Raises Rejected."""
-        held = work.held.get(key)
-        if held is None:
-            self._charge(work, key, call)
-            return True
-        observer, quality = held
-        better_observer = call.observer > observer
-        trust, held_trust = _trust(call), _TRUST.get(quality, 0)
-        if not better_observer and trust <= held_trust:
-            return False
-        report = Call()
-        report.CopyFrom(call)
-        self._admit(work, report)  # before anything is taken back: a bad report replaces nothing
-        before = self._take_back(connection, work, key)
-        earlier = Call.FromString(before.call)
-        merged = _merged(report, earlier, better_observer)
-        self._charge(work, key, merged)
-        work.counts["replaced"] += 1
-        return True
-
-    def _admit(self, work: _Work, call: Call) -> Admitted:
-        try:
-            admitted = admit(call, work.now)
-        except Rejected:
-            raise
-        except Exception as error:
-            _log.error("call %s cannot be read: %s", call.id[:64], error)
-            raise Rejected("malformed") from error
-        for adjustment in admitted.adjusted:
-            work.counts[adjustment] += 1
-        return admitted
-
-    def _charge(self, work: _Work, key: bytes, call: Call) -> None:
-        admitted = self._admit(work, call)
-        try:
-            cost, reason, card = self._rating.rate_call(call, admitted.tokens)
-        except Exception as error:  # a defect of ours must not cost the neighbours their charge
-            _log.error("call %s cannot be rated: %r", call.id, error)
-            cost, reason, card = None, "rating_failed", ""
-        if cost is not None and cost > _ABSURD_NANO_USD:
-            cost, reason, card = None, "absurd_cost", ""
-        observer, quality = call.observer, call.usage.quality
-        out = row_of(
-            call,
-            admitted.data,
-            admitted.tokens,
-            sign=1,
-            cost_nano_usd=cost,
-            unpriced_reason=reason,
-            rate_card=card,
-        )
-        row = LedgerRow(
-            key,
-            1,
-            1,
-            observer,
-            quality,
-            call.started_at_unix_ns,
-            cost,
-            reason,
-            card,
-            out.tenant_id,
-            out.team,
-            out.application,
-            out.user,
-            call.request_model,
-            call.response_model,
-            call.virtual_key_id,
-            admitted.data,
-        )
-        work.held[key] = (observer, quality)
-        work.fresh[key] = len(work.rows)
-        work.rows.append(row)
-        work.outgoing.append(out)
-        if cost is None:
-            self._count_unpriced(work, row, out.provider)
-        self._account(work, row)
-
-    def _take_back(self, connection: sqlite3.Connection, work: _Work, key: bytes) -> LedgerRow:
-        """Append the row that takes back the one that holds for `key`; returns that one."""
-        index = work.fresh.pop(key, None)
-        if index is None:
-            before = control_ledger.take_out(connection, key)
-        else:
-            before = work.rows[index] = work.rows[index]._replace(live=0)
-        back = before._replace(live=0, sign=-1)
-        out = row_of_rated(
-            RatedCall(
-                Call.FromString(back.call), -1, back.cost_nano_usd, back.unpriced_reason, back.rate_card
-            )
-        )
-        work.rows.append(back)
-        work.outgoing.append(out)
-        if back.cost_nano_usd is None:
-            self._count_unpriced(work, back, out.provider)
-        self._account(work, back)
-        return before
-
-    def _count_unpriced(self, work: _Work, row: LedgerRow, provider: str) -> None:
-        model = row.response_model or row.request_model
-        work.unpriced[provider, model, row.unpriced_reason] += row.sign
-
-    def _account(self, work: _Work, row: LedgerRow) -> None:
-        """Add a row to the counters of its budgets."""
-        budgets = self._matcher.matching(CallScope._make(row[9:16]))
-        if not budgets:
+    def _make_days(self, reports: Sequence[Report], now: int) -> None:
+        """Make room for the days of these calls, where that was not done yet."""
+        if self._database.dialect != "postgresql":
             return
-        sign, cost = row.sign, row.cost_nano_usd
-        for budget in budgets:
-            start = self._matcher.period_start(budget, row.started_at_unix_ns)
-            sums = work.spend.setdefault((budget.id, start), [0, 0, 0])
+        wanted = {day for report in reports for day in ledger.claimed_days(report.credible_time(now))}
+        if wanted <= self._days:
+            return
+        with self._database.write() as connection:
+            horizon = ledger.horizon(connection)
+            ledger.make_days(connection, [day for day in wanted if day > horizon])
+        self._days |= wanted
+
+    def _charge(
+        self, connection: Connection, numbers: ledger.Numbers, reports: Sequence[Report], now: int
+    ) -> Charging:
+        """Decide what is charged, and claim it."""
+        charging = Charging(self._rating, now, ledger.horizon(connection))
+        pending = reports
+        while pending:
+            charging.held.update(_known(connection, pending, now))
+            for report in pending:
+                charging.take(report)
+            self._load(connection, charging)
+            fresh = charging.fresh()
+            for entry, seq in zip(fresh, numbers.take(len(fresh)), strict=True):
+                entry.seq = seq
+            lost = ledger.claim(
+                connection,
+                [(_held(entry), entry.row.started_at_unix_ns) for entry in fresh],
+                charging.horizon,
+            )
+            pending = charging.give_up(lost)
+        return charging
+
+    def _load(self, connection: Connection, charging: Charging) -> None:
+        """Lock the calls that better reports came for, and give these what they are to replace."""
+        if not charging.waiting:
+            return
+        locked = ledger.lock(connection, [charging.held[key] for key in charging.waiting])
+        by_tenant: dict[str, list[Held]] = {}
+        for held in locked.values():
+            by_tenant.setdefault(held.tenant_id, []).append(held)
+        stored: dict[bytes, Charge] = {}
+        for tenant in sorted(by_tenant):
+            use_tenant(connection, tenant)
+            stored.update(ledger.charges_of(connection, tenant, by_tenant[tenant]))
+        charging.resume(locked, stored)
+
+    def _number(self, connection: Connection, numbers: ledger.Numbers, charging: Charging) -> None:
+        """Say of what is replaced which charge holds from now on."""
+        replaced = [entry for entry in charging.entries.values() if entry.stored is not None]
+        seqs = iter(numbers.take(2 * len(replaced)))
+        for entry in replaced:
+            entry.back_seq, entry.seq = next(seqs), next(seqs)
+        ledger.replace(connection, [_held(entry) for entry in replaced])
+
+    def _write(
+        self,
+        connection: Connection,
+        charging: Charging,
+        decisions: Sequence[RoutingDecision],
+        counts: Counter[str],
+        lanes: Sequence[Lane],
+    ) -> None:
+        now = charging.now
+        entries = list(charging.entries.values())
+        by_tenant: dict[str, list[Charge]] = {}
+        for entry in entries:
+            for charge in entry.charges():
+                by_tenant.setdefault(charge.tenant_id, []).append(charge)
+        decided: dict[str, list[DecisionRow]] = {}
+        for decision in decisions:
+            row = _decision_row(decision)
+            decided.setdefault(row.tenant_id, []).append(row)
+        for tenant in sorted(by_tenant.keys() | decided.keys()):
+            use_tenant(connection, tenant)
+            charges = by_tenant.get(tenant, [])
+            ledger.append(connection, charges)
+            counts.update(ledger.sums_of(charges))
+            _count_unpriced(connection, tenant, charges, now)
+            ledger.decide(connection, decided.get(tenant, []))
+        for block in _blocks(entries):
+            outbox.queue(connection, block, now)
+        ledger.count(connection, lanes[0].partition if lanes else HTTP_LANE, counts)
+        for lane in lanes:
+            positions.advance(connection, lane.topic, lane.partition, lane.next_offset, now)
+        self._account(connection, by_tenant, now)
+
+    def _account(self, connection: Connection, by_tenant: dict[str, list[Charge]], now: int) -> None:
+        """Add charges to the counters of their budgets: last of all, since others wait for these."""
+        for tenant in sorted(by_tenant):
+            locks.counting(connection, tenant)
+        version = budgets.version(connection)
+        if version != self._budgets_version:
+            self._matchers.clear()
+            self._budgets_version = version
+        for tenant, charges in sorted(by_tenant.items()):
+            use_tenant(connection, tenant)
+            matcher = self._matchers.get(tenant)
+            if matcher is None:
+                if len(self._matchers) > 10_000:  # tenants come from outside: never let them fill the memory
+                    self._matchers.clear()
+                matcher = self._matchers[tenant] = BudgetMatcher(budgets.all_of(connection, tenant))
+            spend = _spend(matcher, charges) if matcher.budgets else {}
+            if spend:
+                budgets.add_spend(
+                    connection, tenant, [SpendDelta(*key, *sums) for key, sums in spend.items()]
+                )
+                touched = [(matcher.budgets[budget_id], start) for budget_id, start in spend]
+                record_crossings(connection, tenant, touched, now)
+
+
+def _reports(posts: Sequence[Post]) -> tuple[list[Report], Counter[str], list[tuple[Post, str]]]:
+    """The reports of all posts, and what is rejected at first sight: counted, and with its post."""
+    reports: list[Report] = []
+    counts: Counter[str] = Counter()
+    refused: list[tuple[Post, str]] = []
+    for post in posts:
+        result = post.result
+        result.rejected.clear()
+        for call in post.batch.calls:
+            try:
+                reports.append(Report(key_of(call), call, post))
+            except Rejected as reason:
+                counts[f"rejected:{reason}"] += 1
+                result.rejected.append(Rejection(call.id, str(reason)))
+                refused.append((post, str(reason)))
+    return reports, counts, refused
+
+
+def _known(connection: Connection, reports: Sequence[Report], now: int) -> dict[bytes, Held]:
+    """Which of these calls are charged. The same call can be filed a day earlier or later than reported."""
+    keys: list[bytes] = []
+    at_any_time: list[bytes] = []
+    days: set[int] = set()
+    for report in reports:
+        at = report.call.started_at_unix_ns
+        if is_credible_time(at, now):
+            keys.append(report.key)
+            days.add(at // DAY_NS)
+        else:
+            at_any_time.append(report.key)
+    found = ledger.known(connection, keys, (min(days) - 1, max(days) + 1)) if keys else {}
+    if at_any_time:
+        found.update(ledger.known(connection, at_any_time, None))
+    return found
+
+
+def _tally(reports: Sequence[Report], counts: Counter[str]) -> None:
+    """What became of the reports, added to the counters."""
+    for report in reports:
+        if report.rejected:
+            counts[f"rejected:{report.rejected}"] += 1
+        else:
+            counts["accepted" if report.taken else "duplicates"] += 1
+        if report.replaces:
+            counts["replaced"] += 1
+        if report.adjusted:
+            counts.update(report.adjusted)
+
+
+def _held(entry: Entry) -> Held:
+    call = entry.call
+    return Held(
+        entry.row.id, entry.row.day, entry.row.tenant_id, call.observer, call.usage.quality, entry.seq
+    )
+
+
+def _blocks(entries: Sequence[Entry]) -> Iterable[Block]:
+    """The rows for the warehouse, by lane."""
+    by_lane: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_lane.setdefault(entry.post.lane, []).append(entry)
+    for lane, of_lane in sorted(by_lane.items()):
+        first = 0 if lane == HTTP_LANE else min(entry.post.offset for entry in of_lane)
+        last = 0 if lane == HTTP_LANE else max(entry.post.offset for entry in of_lane)
+        rows: list[WarehouseRow] = []
+        size = 0
+        for entry in of_lane:
+            for row in entry.outgoing():
+                rows.append(row)
+                size += len(row.message)
+            if len(rows) >= _BLOCK_ROWS or size >= _BLOCK_BYTES:
+                yield Block(lane, len(rows), block_of(rows), first, last)
+                rows, size = [], 0
+        if rows:
+            yield Block(lane, len(rows), block_of(rows), first, last)
+
+
+def _spend(matcher: BudgetMatcher, charges: Iterable[Charge]) -> dict[tuple[str, int], list[int]]:
+    """What charges add to budgets, by budget and period: nano-dollars, calls, calls without a price."""
+    spend: dict[tuple[str, int], list[int]] = {}
+    for charge in charges:
+        scope = CallScope(
+            charge.tenant_id,
+            charge.team,
+            charge.application,
+            charge.user,
+            charge.request_model,
+            charge.response_model,
+            charge.virtual_key_id,
+        )
+        sign, cost = charge.sign, charge.cost_nano_usd
+        for budget in matcher.matching(scope):
+            start = matcher.period_start(budget, charge.started_at_unix_ns)
+            sums = spend.setdefault((budget.id, start), [0, 0, 0])
             sums[0] += sign * (cost or 0)
             sums[1] += sign
             sums[2] += sign * (cost is None)
-
-    def _finish(
-        self, connection: sqlite3.Connection, work: _Work, decisions: Sequence[RoutingDecision]
-    ) -> None:
-        if work.rows:
-            control_ledger.append(connection, work.rows)
-            control_ledger.add_to_totals(connection, work.rows)
-            for start in range(0, len(work.outgoing), _BLOCK_ROWS):
-                chunk = work.outgoing[start : start + _BLOCK_ROWS]
-                control_ledger.queue(connection, len(chunk), block_of(chunk), work.now)
-        if work.spend:
-            control_budgets.add_spend(connection, [SpendDelta(*key, *s) for key, s in work.spend.items()])
-            touched = [(self._matcher.budgets[budget_id], start) for budget_id, start in work.spend]
-            record_crossings(connection, touched, work.now)
-        if work.unpriced:
-            new = control_ledger.count_unpriced(connection, work.unpriced, work.now)
-            for provider, model, reason in new:
-                _alert_unpriced(connection, provider, model, reason, work.now)
-        if decisions:
-            control_ledger.decide(connection, map(_decision_row, decisions))
-            work.counts["routing_decisions"] += len(decisions)
-        control_ledger.count(connection, {name: n for name, n in work.counts.items() if n})
+    return spend
 
 
-def _merged(report: Call, earlier: Call, better_observer: bool) -> Call:
-    """One call of two reports: who made it by the better observer, what it used by the better usage."""
-    merged = report if better_observer else earlier
-    usage = report if _trust(report) >= _trust(earlier) else earlier
-    if usage is not merged:
-        merged.usage.CopyFrom(usage.usage)
-        merged.billable = usage.billable
-        for name in ("response_model", "response_id", "service_tier"):
-            if value := getattr(usage, name):
-                setattr(merged, name, value)
-    for report_of in (report, earlier):
-        if report_of.HasField("reported_cost_nano_usd") and not merged.HasField("reported_cost_nano_usd"):
-            merged.reported_cost_nano_usd = report_of.reported_cost_nano_usd
-    return merged
-
-
-def _trust(call: Call) -> int:
-    return _TRUST.get(call.usage.quality, 0)
-
-
-def _alert_unpriced(
-    connection: sqlite3.Connection, provider: str, model: str, reason: str, now_unix_ns: int
-) -> None:
-    control_budgets.alert(
-        connection,
-        AlertRow(
-            dedup_key=f"unpriced/{provider}/{model}/{reason}",
-            kind="unpriced_model",
-            tenant="",
-            summary=f"calls of {provider or '(no provider)'} {model or '(no model)'} have no price: {reason}",
-            at_unix_ns=now_unix_ns,
-        ),
-    )
+def _count_unpriced(connection: Connection, tenant: str, charges: Sequence[Charge], now: int) -> None:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for charge in charges:
+        if charge.cost_nano_usd is None:
+            model = charge.response_model or charge.request_model
+            counts[charge.provider, model, charge.unpriced_reason] += charge.sign
+    if not counts:
+        return
+    for provider, model, reason in ledger.count_unpriced(connection, tenant, counts, now):
+        named = f"{provider or '(no provider)'} {model or '(no model)'}"
+        budgets.alert(
+            connection,
+            AlertRow(
+                dedup_key=f"unpriced/{provider}/{model}/{reason}",
+                kind="unpriced_model",
+                tenant=tenant,
+                summary=f"calls of {named} have no price: {reason}",
+                at_unix_ns=now,
+            ),
+        )
 
 
 def _decision_row(decision: RoutingDecision) -> DecisionRow:
     return DecisionRow(
-        decision.id,
+        _plain(decision.id),
+        _plain(decision.tenant) or DEFAULT_TENANT,
         decision.decided_at_unix_ns,
         decision.outcome,
-        decision.tenant or "default",
-        decision.team,
-        decision.application,
-        decision.budget_id,
-        decision.reason,
-        decision.requested_model,
+        _plain(decision.team),
+        _plain(decision.application),
+        _plain(decision.budget_id),
+        _plain(decision.reason),
+        _plain(decision.requested_model),
         decision.SerializeToString(),
     )
+
+
+def _plain(text: str) -> str:
+    """A text that every engine has place for."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text

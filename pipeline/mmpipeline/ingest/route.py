@@ -9,15 +9,15 @@ in pieces), 415 for another content type, 503 with Retry-After where the store c
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 
 from mmpipeline.ingest.authority import is_authorised
-from mmpipeline.ingest.results import IngestResult
+from mmpipeline.ingest.posts import IngestResult
 from mmpipeline.ingest.service import IngestService, Overloaded, Undecodable
-from mmpipeline.store.control.store import StoreBusy
+from mmpipeline.store.control.database import StoreBusy
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 CONTENT_TYPE = "application/x-protobuf"
@@ -48,7 +48,7 @@ def ingest_router(ingest: IngestService, token: str) -> APIRouter:
             result = await asyncio.wrap_future(ingest.submit(body))
         except Undecodable as error:
             return problem(400, str(error))
-        except (Overloaded, StoreBusy, sqlite3.Error) as error:
+        except (Overloaded, StoreBusy, SQLAlchemyError) as error:
             return problem(503, str(error), {"retry-after": "2"})
         return Response(_answer(result), media_type="application/json")
 

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from mmpipeline.ingest.ledgering import Ledgering
-from mmpipeline.ingest.results import IngestResult
+from mmpipeline.ingest.posts import IngestResult, Post
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store.control import ledger
-from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.control.database import Database
 from mmproto.v1.ingest_pb2 import IngestBatch
 
 _log = logging.getLogger(__name__)
@@ -42,18 +41,10 @@ class Overloaded(Exception):
     """Too much is waiting already; the sender should come back in a moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class IngestStatistics:
-    """What ingest did since the store exists, and what is on its way to the warehouse."""
-
-    counters: dict[str, int]
-    outbox: ledger.OutboxState
-    totals: ledger.LedgerTotals
-    unpriced: list[ledger.Unpriced]
-
-
 @dataclass(slots=True)
-class _Post:
+class _Waiting:
+    """A post that is not written yet, as it came."""
+
     body: bytes
     future: Future[IngestResult]
 
@@ -63,18 +54,18 @@ class IngestService:
 
     def __init__(
         self,
-        store: ControlStore,
+        database: Database,
         rating: RatingService,
         clock: Callable[[], int],
         max_waiting_bytes: int = 64 * 1024 * 1024,
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        self._store = store
+        self._database = database
         self._clock = clock
-        self._ledgering = Ledgering(store, rating)
+        self._ledgering = Ledgering(database, rating)
         self._max_waiting = max_waiting_bytes
         self._on_commit = on_commit
-        self._waiting: deque[_Post] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._stopping = False
         self._wake = threading.Condition()
@@ -93,7 +84,7 @@ class IngestService:
 
     def submit(self, body: bytes) -> Future[IngestResult]:
         """Take a serialized IngestBatch; the future is done when it is on disk. Raises Overloaded."""
-        post = _Post(body, Future())
+        post = _Waiting(body, Future())
         with self._wake:
             if self._stopping or self._waiting_bytes + len(body) > self._max_waiting:
                 raise Overloaded(f"{self._waiting_bytes} bytes are waiting")
@@ -106,16 +97,6 @@ class IngestService:
         """Take a batch and wait for it."""
         return self.submit(batch.SerializeToString()).result(timeout_s)
 
-    def statistics(self, unpriced_limit: int = 20) -> IngestStatistics:
-        """Counters, lag, ledger totals, and what has no price."""
-        store = self._store
-        return IngestStatistics(
-            ledger.counters(store),
-            ledger.outbox_state(store),
-            ledger.totals(store),
-            ledger.unpriced(store, unpriced_limit),
-        )
-
     def _run(self) -> None:
         while True:
             with self._wake:
@@ -126,7 +107,7 @@ class IngestService:
                 group = self._take_group()
             self._work(group)
 
-    def _take_group(self) -> list[_Post]:
+    def _take_group(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
         size = len(group[0].body)
         while self._waiting and size + len(self._waiting[0].body) <= _GROUP_BYTES:
@@ -135,30 +116,28 @@ class IngestService:
         self._waiting_bytes -= size
         return group
 
-    def _work(self, group: list[_Post]) -> None:
-        posts: list[tuple[_Post, IngestBatch]] = []
+    def _work(self, group: list[_Waiting]) -> None:
+        posts: list[tuple[_Waiting, Post]] = []
         undecodable = 0
-        for post in group:
+        for waiting in group:
             try:
-                posts.append((post, IngestBatch.FromString(post.body)))
+                posts.append((waiting, Post(IngestBatch.FromString(waiting.body))))
             except DecodeError:
                 undecodable += 1
-                _fail(post, Undecodable("the body is not a modelmeter.v1.IngestBatch"))
-        results = [IngestResult() for _ in posts]
-        batches = [(batch, result) for (_, batch), result in zip(posts, results, strict=True)]
+                _fail(waiting, Undecodable("the body is not a modelmeter.v1.IngestBatch"))
         try:
-            self._ledgering.write(batches, self._clock(), undecodable)
+            self._ledgering.write([post for _, post in posts], self._clock(), undecodable=undecodable)
         except Exception as error:  # whatever it was, nothing was written and the senders still have it
             _log.error("ingest of %d posts failed and will be resent: %s", len(posts), error)
-            for post, _ in posts:
-                _fail(post, error)
+            for waiting, _ in posts:
+                _fail(waiting, error)
             return
-        for (post, _), result in zip(posts, results, strict=True):
+        for waiting, post in posts:
             with suppress(InvalidStateError):
-                post.future.set_result(result)
+                waiting.future.set_result(post.result)
         self._on_commit()
 
 
-def _fail(post: _Post, error: Exception) -> None:
+def _fail(waiting: _Waiting, error: Exception) -> None:
     with suppress(InvalidStateError):  # a client that went away has cancelled its future
-        post.future.set_exception(error)
+        waiting.future.set_exception(error)

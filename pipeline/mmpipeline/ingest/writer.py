@@ -1,25 +1,25 @@
-"""Carries the outbox into the warehouse.
+"""Carries the outbox on: into the warehouse, or onto the topic that the warehouse is filled from.
 
-A batch is sealed (its content fixed, its number on disk) before it is inserted, and forgotten only when
-the warehouse has it. The warehouse knows batches by their token, so that a batch that is inserted again
-after a kill or an error changes nothing there. While the warehouse is away rows wait in the outbox, and
-ingest goes on.
+A batch is sealed (its content fixed, its token on disk) before it is delivered, and forgotten only when it
+is delivered. The receiver knows batches by their token, so that a batch that is delivered again after a
+kill or an error changes nothing there. While the receiver is away rows wait in the outbox, and ingest goes
+on. Lanes are delivered each in its order, and by whoever has them now.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from mmpipeline.store.control import ledger as control_ledger
-from mmpipeline.store.control.store import ControlStore, StoreBusy
+from mmpipeline.store.control import outbox
+from mmpipeline.store.control.database import Database
+from mmpipeline.store.control.outbox import HTTP_LANE, Batch
 
 _log = logging.getLogger(__name__)
 
-# Rows of one insert. More rows are cheaper a row; fewer are seen sooner.
+# Rows of one batch. More rows are cheaper a row; fewer are seen sooner.
 MAX_ROWS = 10_000
 
 # How long rows gather before they are sealed, and how long to wait after a failure.
@@ -28,25 +28,30 @@ RETRY_S = 2.0
 
 
 class RowSink(Protocol):
-    """Where rows go: the warehouse. Inserting a token again changes nothing."""
+    """Where the rows of a lane go. Taking a token again changes nothing."""
 
     def insert_blocks(self, blocks: Sequence[bytes], token: str) -> None: ...
 
 
 class WarehouseWriter:
-    """One thread. `wake` says that there may be rows; `stop` delivers what is there and ends."""
+    """One thread. `wake` says that there may be rows; `stop` delivers what is there and ends.
+
+    `open_sink` gives the sink of a lane; `lanes` are those that are ours at the moment.
+    """
 
     def __init__(
         self,
-        store: ControlStore,
-        open_sink: Callable[[], RowSink],
+        database: Database,
+        open_sink: Callable[[int], RowSink],
         gather_s: float = GATHER_S,
         max_rows: int = MAX_ROWS,
+        lanes: Callable[[], Iterable[int]] = lambda: (HTTP_LANE,),
     ) -> None:
-        self._store = store
+        self._database = database
         self._open_sink = open_sink
         self._gather_s = gather_s
         self._max_rows = max_rows
+        self._lanes = lanes
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self.last_error = ""
@@ -67,14 +72,22 @@ class WarehouseWriter:
         self._thread.join()
 
     def drain(self) -> int:
-        """Deliver all there is; returns how many rows. Raises what the warehouse or the store raises."""
-        sink = self._open_sink()
+        """Deliver all there is; returns how many rows. Raises what the sink or the store raises."""
         rows = 0
-        while (batch := control_ledger.seal(self._store, self._max_rows)) is not None:
-            sink.insert_blocks(batch.payloads, f"{self._store.store_id}-{batch.number}")
-            control_ledger.delivered(self._store, batch)
-            rows += batch.rows
+        for lane in self._lanes():
+            while (batch := self._seal(lane)) is not None:
+                self._open_sink(lane).insert_blocks(batch.payloads, batch.token)
+                with self._database.write() as connection:
+                    outbox.delivered(connection, batch)
+                rows += batch.rows
         return rows
+
+    def _seal(self, lane: int) -> Batch | None:
+        with self._database.read() as connection:
+            if not outbox.waits(connection, lane):
+                return None
+        with self._database.write() as connection:
+            return outbox.seal(connection, self._database.store_id, lane, self._max_rows)
 
     def _run(self) -> None:
         while True:
@@ -85,15 +98,10 @@ class WarehouseWriter:
             try:
                 self.drain()
                 self.last_error = ""
-            except (StoreBusy, sqlite3.Error) as error:
-                self._failed(error)
-            except Exception as error:  # the warehouse's own errors: none may end the delivery
-                self._failed(error)
+            except Exception as error:  # of the store or of the receiver: none may end the delivery
+                self.last_error = f"{type(error).__name__}: {error}"
+                _log.error("a batch was not taken and is delivered again: %s", self.last_error)
+                self._stopping.wait(RETRY_S)
+                self._wake.set()
             if self._stopping.is_set():
                 return
-
-    def _failed(self, error: Exception) -> None:
-        self.last_error = f"{type(error).__name__}: {error}"
-        _log.error("the warehouse did not take a batch and gets it again: %s", self.last_error)
-        self._stopping.wait(RETRY_S)
-        self._wake.set()

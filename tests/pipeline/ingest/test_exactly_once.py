@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,23 +13,26 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import func, select
 
 from mmpipeline.budgets.model import Action, Threshold
 from mmpipeline.budgets.service import BudgetService
-from mmpipeline.ingest.results import IngestResult
+from mmpipeline.ingest.posts import IngestResult
 from mmpipeline.ingest.service import IngestService, Overloaded, Undecodable
+from mmpipeline.ingest.statistics import IngestStatistics, ingest_statistics
 from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control import ledger, outbox, tables
+from mmpipeline.store.control.database import Database, StoreBusy, file_url
 from mmpipeline.store.control.ledger import LedgerTotals
-from mmpipeline.store.control.store import ControlStore
 from mmproto.v1.call_pb2 import OBSERVER_ROUTER, OBSERVER_SDK, OBSERVER_SENSOR, Call, Observer
 from mmproto.v1.ingest_pb2 import IngestBatch
 from mmproto.v1.routing_pb2 import RoutingDecision
 from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_EXACT, QUALITY_PARTIAL, QUALITY_UNKNOWN, Quality
 from tests.pipeline.blocks import rows_in
 from tests.pipeline.calls import COST, NOW, batch, call_id, make_call
+from tests.pipeline.stores import MakeStores, Stores
 
 RATING = RatingService.open()
 IDS = [call_id(random.Random(number)) for number in range(20)]
@@ -51,9 +53,9 @@ class MemorySink:
 
 @dataclass
 class Pipeline:
-    """Ingest with all behind it, over a folder of its own."""
+    """Ingest with all behind it, over a store of its own."""
 
-    store: ControlStore
+    store: Database
     ingest: IngestService
     budgets: BudgetService
     sink: MemorySink
@@ -65,14 +67,15 @@ class Pipeline:
     def check(self, calls: int, cost: int, unpriced: int = 0) -> None:
         """Ledger, kept sums, outbox and budgets all say the same."""
         expected = LedgerTotals(calls, cost, unpriced)
-        assert control_ledger.summed(self.store) == expected
-        assert control_ledger.totals(self.store) == expected
+        with self.store.read("default") as connection:
+            assert ledger.summed(connection) == expected
+            assert ledger.totals(connection) == expected
         self.writer.drain()
         rows = self.sink.rows()
         assert sum(row.sign for row in rows) == calls
         assert sum(row.sign * (row.cost_nano_usd or 0) for row in rows) == cost
         assert sum(row.sign for row in rows if row.cost_nano_usd is None) == unpriced
-        for status in self.budgets.list(at_unix_ns=NOW):
+        for status in self.budgets.list("default", at_unix_ns=NOW):
             if not status.budget.scope:
                 assert (status.calls, status.spent_nano_usd, status.unpriced_calls) == (
                     calls,
@@ -80,25 +83,28 @@ class Pipeline:
                     unpriced,
                 )
 
+    @property
+    def statistics(self) -> IngestStatistics:
+        return ingest_statistics(self.store, "default")
+
 
 @contextmanager
-def pipeline(folder: Path) -> Iterator[Pipeline]:
-    store = ControlStore(folder / "control.sqlite")
-    budgets = BudgetService(store, lambda: NOW)
+def pipeline(stores: Stores) -> Iterator[Pipeline]:
+    store = stores.worker
+    budgets = BudgetService(stores.app, lambda: NOW)
     budgets.set("everything", limit_nano_usd=10**12)
     ingest = IngestService(store, RATING, lambda: NOW)
     sink = MemorySink()
     ingest.start()
     try:
-        yield Pipeline(store, ingest, budgets, sink, WarehouseWriter(store, lambda: sink, max_rows=7))
+        yield Pipeline(store, ingest, budgets, sink, WarehouseWriter(store, lambda _: sink, max_rows=7))
     finally:
         ingest.stop()
-        store.close()
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Pipeline]:
-    with pipeline(tmp_path) as made:
+def running(stores: Stores) -> Iterator[Pipeline]:
+    with pipeline(stores) as made:
         yield made
 
 
@@ -145,7 +151,7 @@ reports = st.tuples(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(reports, min_size=1, max_size=10), st.randoms(use_true_random=False), st.integers(1, 4))
 def test_the_outcome_does_not_depend_on_order_or_pieces(
-    tmp_path_factory: pytest.TempPathFactory,
+    make_stores: MakeStores,
     given_reports: list[tuple[str, Observer, Quality]],
     rng: random.Random,
     pieces: int,
@@ -164,7 +170,7 @@ def test_the_outcome_does_not_depend_on_order_or_pieces(
     outcomes = []
     for _ in range(2):
         rng.shuffle(calls)
-        with pipeline(tmp_path_factory.mktemp("order")) as made:
+        with pipeline(make_stores()) as made:
             for start in range(0, len(calls), pieces):
                 made.post(*calls[start : start + pieces])
             made.writer.drain()
@@ -174,7 +180,8 @@ def test_the_outcome_does_not_depend_on_order_or_pieces(
                 kept[key] = kept.get(key, 0) + row.sign
             outcomes.append({key for key, sign in kept.items() if sign})
             assert all(sign in (0, 1) for sign in kept.values())
-            totals = control_ledger.summed(made.store)
+            with made.store.read("default") as connection:
+                totals = ledger.summed(connection)
             made.check(totals.calls, totals.cost_nano_usd, totals.unpriced_calls)
             assert totals.calls == len({call.id for call in calls})
     assert outcomes[0] == outcomes[1]
@@ -205,7 +212,7 @@ def test_a_bad_call_is_rejected_by_name_and_its_neighbours_are_not(running: Pipe
     result = running.post(make_call(IDS[0]), BAD[reason], make_call(IDS[1]))
     assert [(r.id, r.reason) for r in result.rejected] == [(BAD[reason].id, reason)]
     assert result.accepted == 2
-    assert running.ingest.statistics().counters[f"rejected:{reason}"] == 1
+    assert running.statistics.counters[f"rejected:{reason}"] == 1
     running.check(2, 2 * COST)
 
 
@@ -219,7 +226,7 @@ def test_a_bad_report_replaces_nothing(running: Pipeline) -> None:
 def test_a_clock_that_cannot_be_right_is_replaced_and_counted(running: Pipeline) -> None:
     days = 86_400 * 10**9
     running.post(make_call(IDS[0], at=NOW + 400 * days), make_call(IDS[1], at=0), make_call(IDS[2], at=-5))
-    assert running.ingest.statistics().counters["adjusted:clock"] == 3
+    assert running.statistics.counters["adjusted:clock"] == 3
     running.check(3, 3 * COST)  # all of them in the budget's current month
 
 
@@ -233,7 +240,7 @@ def test_absurd_texts_and_durations_are_cut_and_counted(running: Pipeline) -> No
     assert len(kept.team) == 1024
     assert not kept.HasField("duration_s")
     assert not kept.HasField("time_to_first_token_s")
-    counters = running.ingest.statistics().counters
+    counters = running.statistics.counters
     assert (counters["adjusted:text"], counters["adjusted:duration"]) == (1, 2)
 
 
@@ -241,7 +248,7 @@ def test_calls_without_a_price_are_counted_and_alerted_once(running: Pipeline) -
     for identity in IDS[:4]:
         running.post(make_call(identity, request_model="gpt-99"))
     running.check(4, 0, unpriced=4)
-    unpriced = running.ingest.statistics().unpriced
+    unpriced = running.statistics.unpriced
     assert [(u.provider, u.model, u.reason, u.calls) for u in unpriced] == [
         ("openai", "gpt-99", "unknown_model", 4)
     ]
@@ -252,11 +259,11 @@ def test_an_undecodable_post_is_answered_and_counted(running: Pipeline) -> None:
     with pytest.raises(Undecodable):
         running.ingest.submit(b"\xff\xff\xff").result(10)
     running.post(make_call(IDS[0]))
-    assert running.ingest.statistics().counters["undecodable"] == 1
+    assert running.statistics.counters["undecodable"] == 1
 
 
 def test_a_client_that_went_away_ends_nothing(tmp_path: Path) -> None:
-    store = ControlStore(tmp_path / "control.sqlite")
+    store = Database.open(file_url(tmp_path / "control.sqlite"))
     ingest = IngestService(store, RATING, lambda: NOW)
     bodies = [b"\xff\xff", batch([make_call(IDS[0])]).SerializeToString()]
     for future in [ingest.submit(body) for body in bodies]:
@@ -268,18 +275,23 @@ def test_a_client_that_went_away_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_write_is_said_and_tried_again(tmp_path: Path) -> None:
-    store = ControlStore(tmp_path / "control.sqlite")
-    store.close()
+    file = tmp_path / "control.sqlite"
+    store = Database.open(file_url(file))
     ingest = IngestService(store, RATING, lambda: NOW)
     ingest.start()
-    for _ in range(2):
-        with pytest.raises(sqlite3.Error):
+    with sqlite3.connect(file, isolation_level=None) as other:
+        other.execute("ALTER TABLE charges RENAME TO elsewhere")
+        with pytest.raises(StoreBusy, match="charges"):
             ingest.submit(batch([make_call(IDS[0])]).SerializeToString()).result(10)
+        other.execute("ALTER TABLE elsewhere RENAME TO charges")
+    other.close()
+    assert ingest.ingest(batch([make_call(IDS[0])])).accepted == 1
     ingest.stop()
+    store.close()
 
 
 def test_too_much_waiting_is_refused_not_kept(tmp_path: Path) -> None:
-    store = ControlStore(tmp_path / "control.sqlite")
+    store = Database.open(file_url(tmp_path / "control.sqlite"))
     idle = IngestService(store, RATING, lambda: NOW, max_waiting_bytes=100)  # never started
     idle.submit(b"x" * 90)
     with pytest.raises(Overloaded):
@@ -293,7 +305,8 @@ def test_routing_decisions_are_recorded_once(running: Pipeline) -> None:
     )
     for _ in range(2):
         running.ingest.ingest(IngestBatch(routing_decisions=[decision]))
-    assert running.store.read("SELECT count(*) FROM routing_decisions") == [(1,)]
+    with running.store.read("default") as connection:
+        assert connection.execute(select(func.count()).select_from(tables.routing_decisions)).scalar() == 1
 
 
 def test_thresholds_are_crossed_once_each(running: Pipeline) -> None:
@@ -326,13 +339,21 @@ def test_thresholds_are_crossed_once_each(running: Pipeline) -> None:
 def test_batches_are_sealed_once_and_repeated_as_they_were(running: Pipeline) -> None:
     for start in range(0, 20, 4):
         running.post(*(make_call(identity) for identity in IDS[start : start + 4]))
-    first = control_ledger.seal(running.store, 7)
+    first = _seal(running.store, 7)
     running.post(make_call(call_id(random.Random(99))))
     assert first is not None
-    assert control_ledger.seal(running.store, 1000) == first
-    numbers = []
-    while (sealed := control_ledger.seal(running.store, 7)) is not None:
-        numbers.append((sealed.number, sealed.rows))
-        control_ledger.delivered(running.store, sealed)
-    assert [number for number, _ in numbers] == list(itertools.islice(itertools.count(1), len(numbers)))
-    assert sum(rows for _, rows in numbers) == 21
+    assert _seal(running.store, 1000) == first
+    tokens, rows = [], 0
+    while (sealed := _seal(running.store, 7)) is not None:
+        tokens.append(sealed.token)
+        rows += sealed.rows
+        with running.store.write() as connection:
+            outbox.delivered(connection, sealed)
+    assert len(set(tokens)) == len(tokens) == 6
+    assert all(token.startswith(f"{running.store.store_id}--1-") for token in tokens)
+    assert rows == 21
+
+
+def _seal(store: Database, max_rows: int) -> outbox.Batch | None:
+    with store.write() as connection:
+        return outbox.seal(connection, store.store_id, outbox.HTTP_LANE, max_rows)

@@ -22,9 +22,9 @@ import pytest
 
 from mmpipeline.budgets.periods import Period, bounds
 from mmpipeline.store.control import budgets as control_budgets
-from mmpipeline.store.control import ledger as control_ledger
+from mmpipeline.store.control import ledger, outbox
+from mmpipeline.store.control.database import Database, file_url
 from mmpipeline.store.control.ledger import LedgerTotals
-from mmpipeline.store.control.store import ControlStore
 from mmpipeline.store.warehouse.shapes import Span
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.v1.call_pb2 import OBSERVER_ROUTER
@@ -129,11 +129,13 @@ def test_kill_at_any_moment(tmp_path: Path, seed: int) -> None:
 
     calls = sum(teams.values())
     expected = LedgerTotals(calls, calls * COST, 0)
-    store = ControlStore(tmp_path / "pipeline" / "control.sqlite")
-    assert control_ledger.summed(store) == expected
-    assert control_ledger.totals(store) == expected
-    assert control_ledger.outbox_state(store).rows == 0
-    statuses = control_budgets.statuses(store, control_budgets.budgets(store), at)
+    store = Database.open(file_url(tmp_path / "pipeline" / "control.sqlite"))
+    with store.read() as connection:
+        assert ledger.summed(connection) == expected
+        assert ledger.totals(connection) == expected
+        assert outbox.state(connection).rows == 0
+        chosen = control_budgets.all_of(connection, "default")
+        statuses = control_budgets.statuses(connection, "default", chosen, at)
     assert {s.budget.name: (s.calls, s.spent_nano_usd) for s in statuses} == {
         team: (number, number * COST) for team, number in teams.items()
     }

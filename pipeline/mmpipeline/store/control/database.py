@@ -43,6 +43,10 @@ _POSTGRESQL_OPTIONS = (
     "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c synchronous_commit=on"
 )
 
+# What a call says is in no message: errors come without the values of their statements. And of every
+# statement we learn how many rows it wrote: whether a row was new decides what follows from it.
+_COMMON: dict[str, Any] = {"hide_parameters": True, "execution_options": {"preserve_rowcount": True}}
+
 Dialect = Literal["sqlite", "postgresql"]
 Role = Literal["worker", "app"]
 
@@ -226,6 +230,7 @@ def postgresql_engine(url: str) -> Engine:
             max_overflow=24,
             pool_timeout=_BUSY_TIMEOUT_S,
             pool_pre_ping=True,
+            **_COMMON,
             connect_args={"connect_timeout": 10, "options": _POSTGRESQL_OPTIONS},
         )
     except ModuleNotFoundError as error:
@@ -235,7 +240,7 @@ def postgresql_engine(url: str) -> Engine:
 
 
 def _engine(creator: Any, begin: str, **options: Any) -> Engine:
-    engine = create_engine("sqlite://", creator=creator, **options)
+    engine = create_engine("sqlite://", creator=creator, **_COMMON, **options)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

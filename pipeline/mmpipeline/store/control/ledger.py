@@ -1,99 +1,203 @@
-"""The ledger, the outbox and the counters: what one ingest transaction writes.
+"""Which calls are charged, and every charge: what one ingest transaction writes, and its sums.
 
-Functions take the connection of a running `ControlStore.write()`; those that read take the store.
+`call_ids` says which charge of a call holds now; `charges` is appended and never changed. A call is filed
+under the day on which its first report says that it started, and stays there: all its charges have that
+`day`, whatever a later report says.
+
+Of several processes that charge at once on PostgreSQL each call is claimed by one: its id goes in before its
+charge, and whoever comes second waits for the first and then sees what it wrote. Reports of one call can
+stand on both sides of midnight; so an id within an hour of it is claimed in both days, in the other one by
+a row that only marks it (`seq` 0).
+
+Functions take the connection of a running transaction.
 """
 
 from __future__ import annotations
 
-import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
-from mmpipeline.store.control.store import ControlStore
+from sqlalchemy import Connection, func, select, text
 
-# Ids per lookup: a fixed number, so that SQLite keeps one prepared statement.
-_CHUNK = 256
-_MARKS = ",".join("?" * _CHUNK)
-_KNOWN = f"SELECT id, observer, quality FROM ledger WHERE live = 1 AND id IN ({_MARKS})"  # noqa: S608
+from mmpipeline.store.control import bulk, tables
+from mmpipeline.store.control.tables import call_ids, charges, meta, routing_decisions
+
+DAY_NS = 86_400_000_000_000
+_HOUR_NS = 3_600_000_000_000
+
+# meta: calls of this day and of those before are not known any more.
+IDS_HORIZON = "ids_from_day"
+# Numbers that one step of PostgreSQL's sequence reserves.
+_SEQ_BLOCK = 1_000
+# Charges of one look-up.
+_AT_ONCE = 1_000
 
 
-class LedgerRow(NamedTuple):
-    """One row of the ledger, in the order of its columns (without `seq`)."""
+class Held(NamedTuple):
+    """A call that is charged: `seq` is the charge that holds, `day` where both are filed."""
 
     id: bytes
-    live: int
-    sign: int
+    day: int
+    tenant_id: str
     observer: int
     quality: int
+    seq: int
+
+
+class Charge(NamedTuple):
+    """One row of `charges`, in the order of its columns."""
+
+    seq: int
+    day: int
+    id: bytes
+    tenant_id: str
+    sign: int
     started_at_unix_ns: int
+    charged_at_unix_ns: int
     cost_nano_usd: int | None
     unpriced_reason: str
     rate_card: str
-    tenant: str
     team: str
     application: str
     user: str
+    provider: str
     request_model: str
     response_model: str
     virtual_key_id: str
     call: bytes
 
 
-_COLUMNS = ", ".join(LedgerRow._fields)
-_VALUES = f"({','.join('?' * len(LedgerRow._fields))})"
-_INSERT = f"INSERT INTO ledger ({_COLUMNS}) VALUES "  # noqa: S608
-# Rows of one statement. sqlite3 gives up the interpreter lock at each step, and with `executemany` each row
-# is one: beside a busy thread the next row then waits for its turn, milliseconds each.
-_ROWS_AT_ONCE = (256, 16, 1)
+_HELD = ", ".join(Held._fields)
+_KNOWN = f"SELECT {_HELD} FROM call_ids WHERE id"  # noqa: S608 - of our own names
+_REPLACE = (
+    "ON CONFLICT (id, day) DO UPDATE SET tenant_id = excluded.tenant_id, observer = excluded.observer, "
+    "quality = excluded.quality, seq = excluded.seq"
+)
 
 
-def known(connection: sqlite3.Connection, ids: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Which of `ids` are charged already: observer and usage quality of the row that holds."""
-    found: dict[bytes, tuple[int, int]] = {}
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
-        padded = (*chunk, *(None,) * (_CHUNK - len(chunk)))
-        for call_id, observer, quality in connection.execute(_KNOWN, padded):
-            found[call_id] = (observer, quality)
-    return found
+def horizon(connection: Connection) -> int:
+    """The newest day whose calls are not known any more."""
+    value = connection.execute(select(meta.c.value).where(meta.c.key == IDS_HORIZON)).scalar()
+    return 0 if value is None else int(value)
 
 
-def take_out(connection: sqlite3.Connection, call_id: bytes) -> LedgerRow:
-    """The live row of a call, which is live no longer; the caller appends the row that takes it back."""
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM ledger WHERE live = 1 AND id = ?",  # noqa: S608
-        (call_id,),
-    ).fetchone()
-    connection.execute("UPDATE ledger SET live = 0 WHERE live = 1 AND id = ?", (call_id,))
-    return LedgerRow(*row)
+def make_days(connection: Connection, days: Iterable[int]) -> None:
+    """Make room for calls of `days`, in a transaction of its own: others wait for it."""
+    if bulk.is_postgresql(connection):
+        connection.execute(text("SELECT modelmeter_make_days(:days)"), {"days": sorted(days)})
 
 
-def append(connection: sqlite3.Connection, rows: Sequence[LedgerRow]) -> None:
-    """Append rows."""
-    start = 0
-    for size in _ROWS_AT_ONCE:
-        statement = _INSERT + ",".join([_VALUES] * size)
-        while len(rows) - start >= size:
-            connection.execute(statement, list(chain.from_iterable(rows[start : start + size])))
-            start += size
+def claimed_days(started_at_unix_ns: int) -> tuple[int, ...]:
+    """The day of a call, and the neighbour's where it is within an hour of midnight."""
+    day, since = divmod(started_at_unix_ns, DAY_NS)
+    if since < _HOUR_NS:
+        return day, day - 1
+    return (day, day + 1) if since >= DAY_NS - _HOUR_NS else (day,)
 
 
-def queue(connection: sqlite3.Connection, rows: int, payload: bytes, at_unix_ns: int) -> None:
-    """Put rows on their way to the warehouse."""
-    connection.execute(
-        "INSERT INTO outbox (rows, queued_at_unix_ns, payload) VALUES (?, ?, ?)", (rows, at_unix_ns, payload)
+def known(connection: Connection, ids: Sequence[bytes], days: tuple[int, int] | None) -> dict[bytes, Held]:
+    """Which of `ids` are charged, as filed in `days` (first and last) or, with None, ever."""
+    if days is None or not bulk.is_postgresql(connection):  # SQLite's key begins with the id
+        rows = bulk.by_ids(connection, _KNOWN, ids, "AND seq > 0")
+    else:
+        rows = bulk.by_ids(connection, _KNOWN, ids, "AND seq > 0 AND day BETWEEN ? AND ?", *days)
+    return {row[0]: Held._make(row) for row in rows}
+
+
+def lock(connection: Connection, held: Iterable[Held]) -> dict[bytes, Held]:
+    """Keep others from changing which charge holds, and say which does now."""
+    chosen = sorted(held)
+    if not bulk.is_postgresql(connection):
+        return {one.id: one for one in chosen}
+    statement = _KNOWN + " = ANY(%s::bytea[]) AND day = ANY(%s) AND seq > 0 ORDER BY id, day FOR UPDATE"
+    found = connection.exec_driver_sql(
+        statement, ([one.id for one in chosen], sorted({one.day for one in chosen}))
     )
+    return {row[0]: Held._make(row) for row in found}
+
+
+def claim(connection: Connection, new: Sequence[tuple[Held, int]], horizon_day: int) -> set[bytes]:
+    """Write down calls that are about to be charged; the ids that somebody else has claimed meanwhile.
+
+    With each its start time. Ids are claimed in the order of their bytes, so that no two wait for each other.
+    """
+    if not bulk.is_postgresql(connection):
+        bulk.insert(connection, call_ids, Held._fields, [held for held, _ in new])
+        return set()
+    rows = []
+    for held, started_at in new:
+        rows.append(held)
+        for day in claimed_days(started_at)[1:]:
+            if day != held.day and day > horizon_day:
+                rows.append(held._replace(day=day, seq=0))
+    rows.sort()
+    if bulk.insert(connection, call_ids, Held._fields, rows, "ON CONFLICT DO NOTHING") == len(rows):
+        return set()
+    # Numbers of charges are nobody else's: a row that does not carry ours is another's claim.
+    ours = {held.id: held.seq for held, _ in new}
+    days = min(row.day for row in rows), max(row.day for row in rows)
+    found = known(connection, list(ours), days)
+    return {key for key, seq in ours.items() if key not in found or found[key].seq != seq}
+
+
+def replace(connection: Connection, rows: Sequence[Held]) -> None:
+    """Say that another charge of these calls holds now."""
+    bulk.insert(connection, call_ids, Held._fields, sorted(rows), _REPLACE)
+
+
+class Numbers:
+    """Numbers for the charges of one transaction, that nobody else has or gets."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last: int | None = None
+
+    def take(self, count: int) -> list[int]:
+        """The next `count`."""
+        if bulk.is_postgresql(self._connection):
+            blocks = {"blocks": -(-count // _SEQ_BLOCK)}
+            query = text("SELECT nextval('charges_seq') FROM generate_series(1, :blocks)")
+            firsts = self._connection.execute(query, blocks).scalars()
+            return [first + place for first in firsts for place in range(_SEQ_BLOCK)][:count]
+        if self._last is None:
+            query = select(func.coalesce(func.max(charges.c.seq), 0))
+            self._last = int(self._connection.execute(query).scalar_one())
+        first, self._last = self._last + 1, self._last + count
+        return list(range(first, first + count))
+
+
+def append(connection: Connection, rows: Sequence[Charge]) -> None:
+    """Append charges of one tenant."""
+    bulk.insert(connection, charges, Charge._fields, rows)
+
+
+def charges_of(connection: Connection, tenant: str, held: Iterable[Held]) -> dict[bytes, Charge]:
+    """The charges of a tenant that hold for these calls."""
+    chosen = {one.id: one for one in held}
+    if not chosen:
+        return {}
+    c = charges.c
+    days = sorted({one.day for one in chosen.values()})
+    seqs = sorted(one.seq for one in chosen.values())
+    found: dict[bytes, Charge] = {}
+    for start in range(0, len(seqs), _AT_ONCE):
+        query = select(*(c[name] for name in Charge._fields)).where(
+            c.tenant_id == tenant, c.seq.in_(seqs[start : start + _AT_ONCE]), c.day.in_(days)
+        )
+        for row in connection.execute(query):
+            found[row.id] = Charge._make(row)
+    return found
 
 
 class DecisionRow(NamedTuple):
     """A routing decision, in the order of its columns."""
 
     id: str
+    tenant_id: str
     decided_at_unix_ns: int
     outcome: int
-    tenant: str
     team: str
     application: str
     budget_id: str
@@ -102,88 +206,46 @@ class DecisionRow(NamedTuple):
     decision: bytes
 
 
-def decide(connection: sqlite3.Connection, decisions: Iterable[DecisionRow]) -> None:
+def decide(connection: Connection, decisions: Sequence[DecisionRow]) -> None:
     """Record what the router decided; a decision that is on record already is left as it is."""
-    connection.executemany("INSERT OR IGNORE INTO routing_decisions VALUES (?,?,?,?,?,?,?,?,?,?)", decisions)
+    bulk.insert(
+        connection, routing_decisions, DecisionRow._fields, sorted(decisions), "ON CONFLICT DO NOTHING"
+    )
 
 
-def count(connection: sqlite3.Connection, counts: Mapping[str, int]) -> None:
-    """Add to the counters."""
-    connection.executemany(
-        "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        counts.items(),
+def count(connection: Connection, lane: int, counts: Mapping[str, int]) -> None:
+    """Add to the counters of a lane."""
+    rows = [(name, lane, value) for name, value in sorted(counts.items()) if value]
+    bulk.insert(
+        connection,
+        tables.counters,
+        ("name", "lane", "value"),
+        rows,
+        "ON CONFLICT (name, lane) DO UPDATE SET value = counters.value + excluded.value",
     )
 
 
 def count_unpriced(
-    connection: sqlite3.Connection, counts: Mapping[tuple[str, str, str], int], at_unix_ns: int
+    connection: Connection, tenant: str, counts: Mapping[tuple[str, str, str], int], at_unix_ns: int
 ) -> list[tuple[str, str, str]]:
-    """Add to the calls without a price by (provider, model, reason); returns those seen first now."""
-    new = []
-    for key, calls in counts.items():
-        known_already = connection.execute(
-            "SELECT 1 FROM unpriced WHERE provider = ? AND model = ? AND reason = ?", key
-        ).fetchone()
-        if known_already is None and calls > 0:
-            new.append(key)
-        connection.execute(
-            "INSERT INTO unpriced VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "calls = calls + excluded.calls, last_at_unix_ns = excluded.last_at_unix_ns",
-            (*key, calls, at_unix_ns),
+    """Add to a tenant's calls without a price by (provider, model, reason); returns those seen first now."""
+    c = tables.unpriced.c
+    models = {model for _, model, _ in counts}
+    before = {
+        tuple(row)
+        for row in connection.execute(
+            select(c.provider, c.model, c.reason).where(c.tenant_id == tenant, c.model.in_(models))
         )
-    return new
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A sealed batch of the outbox: always the same payloads under the same number."""
-
-    number: int
-    rows: int
-    payloads: tuple[bytes, ...]
-
-
-def seal(store: ControlStore, max_rows: int) -> Batch | None:
-    """The oldest sealed batch, or a new one of the oldest rows; None where the outbox is empty."""
-    sealed = store.read("SELECT min(batch) FROM outbox WHERE batch IS NOT NULL")[0][0]
-    if sealed is None:
-        waiting = store.read(
-            "SELECT seq, rows FROM outbox WHERE batch IS NULL ORDER BY seq LIMIT ?", (max_rows,)
-        )
-        if not waiting:
-            return None
-        last, total = waiting[0]
-        for seq, rows in waiting[1:]:
-            if total + rows > max_rows:
-                break
-            last, total = seq, total + rows
-        with store.write() as connection:
-            previous = connection.execute("SELECT value FROM meta WHERE key = 'last_batch'").fetchone()
-            sealed = int(previous[0]) + 1 if previous else 1
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_batch', ?)", (str(sealed),))
-            connection.execute("UPDATE outbox SET batch = ? WHERE batch IS NULL AND seq <= ?", (sealed, last))
-    content = store.read("SELECT rows, payload FROM outbox WHERE batch = ? ORDER BY seq", (sealed,))
-    return Batch(sealed, sum(rows for rows, _ in content), tuple(payload for _, payload in content))
-
-
-def delivered(store: ControlStore, batch: Batch) -> None:
-    """Forget a batch that the warehouse has."""
-    with store.write() as connection:
-        connection.execute("DELETE FROM outbox WHERE batch = ?", (batch.number,))
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxState:
-    """What is on its way to the warehouse, and since when the oldest of it waits."""
-
-    rows: int
-    oldest_unix_ns: int | None
-
-
-def outbox_state(store: ControlStore) -> OutboxState:
-    """How far the warehouse is behind the ledger."""
-    rows, oldest = store.read("SELECT coalesce(sum(rows), 0), min(queued_at_unix_ns) FROM outbox")[0]
-    return OutboxState(rows, oldest)
+    }
+    bulk.insert(
+        connection,
+        tables.unpriced,
+        ("tenant_id", "provider", "model", "reason", "calls", "last_at_unix_ns"),
+        [(tenant, *key, calls, at_unix_ns) for key, calls in sorted(counts.items())],
+        "ON CONFLICT (tenant_id, provider, model, reason) DO UPDATE SET "
+        "calls = unpriced.calls + excluded.calls, last_at_unix_ns = excluded.last_at_unix_ns",
+    )
+    return [key for key, calls in sorted(counts.items()) if calls > 0 and key not in before]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +261,8 @@ class LedgerTotals:
 _SUMS = ("ledger.calls", "ledger.cost_nano_usd", "ledger.unpriced_calls")
 
 
-def add_to_totals(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> None:
-    """Add rows that were appended to the ledger's sums."""
+def sums_of(rows: Iterable[Charge]) -> Counter[str]:
+    """What these charges add to the counters that hold the ledger's sums."""
     calls = cost = without_price = 0
     for row in rows:
         calls += row.sign
@@ -208,27 +270,41 @@ def add_to_totals(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> 
             without_price += row.sign
         else:
             cost += row.sign * row.cost_nano_usd
-    count(connection, dict(zip(_SUMS, (calls, cost, without_price), strict=True)))
+    return Counter(dict(zip(_SUMS, (calls, cost, without_price), strict=True)))
 
 
-def totals(store: ControlStore) -> LedgerTotals:
-    """The ledger's sums as they are kept."""
-    kept = dict(store.read("SELECT name, value FROM counters WHERE name LIKE 'ledger.%'"))
+def totals(connection: Connection) -> LedgerTotals:
+    """The ledger's sums as they are kept: those of all tenants."""
+    kept = _counted(connection, "ledger.%", is_like=True)
     return LedgerTotals(*(kept.get(name, 0) for name in _SUMS))
 
 
-def summed(store: ControlStore) -> LedgerTotals:
-    """The ledger's sums as its rows give them: reads all of it, to hold other numbers against."""
-    row = store.read(
-        "SELECT coalesce(sum(sign), 0), coalesce(sum(cost_nano_usd * sign), 0), "
-        "coalesce(sum(sign) FILTER (WHERE cost_nano_usd IS NULL), 0) FROM ledger"
-    )[0]
-    return LedgerTotals(*row)
+def summed(connection: Connection, tenant: str | None = None) -> LedgerTotals:
+    """The sums as the charges give them, of one tenant or of all that this connection may see.
+
+    Reads all of them, to hold other numbers against.
+    """
+    c = charges.c
+    query = select(
+        func.coalesce(func.sum(c.sign), 0),
+        func.coalesce(func.sum(c.cost_nano_usd * c.sign), 0),
+        func.coalesce(func.sum(c.sign).filter(c.cost_nano_usd.is_(None)), 0),
+    )
+    if tenant is not None:
+        query = query.where(c.tenant_id == tenant)
+    return LedgerTotals(*(int(value) for value in connection.execute(query).one()))
 
 
-def counters(store: ControlStore) -> dict[str, int]:
-    """What ingest counted, by name."""
-    return dict(store.read("SELECT name, value FROM counters WHERE name NOT LIKE 'ledger.%' ORDER BY name"))
+def counters(connection: Connection) -> dict[str, int]:
+    """What ingest counted, by name, over all lanes."""
+    return _counted(connection, "ledger.%", is_like=False)
+
+
+def _counted(connection: Connection, pattern: str, *, is_like: bool) -> dict[str, int]:
+    c = tables.counters.c
+    chosen = c.name.like(pattern) if is_like else c.name.not_like(pattern)
+    query = select(c.name, func.sum(c.value)).where(chosen).group_by(c.name).order_by(c.name)
+    return {name: int(value) for name, value in connection.execute(query)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +318,17 @@ class Unpriced:
     last_at_unix_ns: int
 
 
-def unpriced(store: ControlStore, limit: int = 100) -> list[Unpriced]:
-    """What has no price, the most calls first."""
-    rows = store.read(
-        "SELECT provider, model, reason, calls, last_at_unix_ns FROM unpriced WHERE calls > 0 "
-        "ORDER BY calls DESC, provider, model, reason LIMIT ?",
-        (limit,),
+def unpriced(connection: Connection, tenant: str | None, limit: int = 100) -> list[Unpriced]:
+    """What of a tenant, or of all that this connection may see, has no price, the most calls first."""
+    c = tables.unpriced.c
+    calls = func.sum(c.calls)
+    query = select(c.provider, c.model, c.reason, calls, func.max(c.last_at_unix_ns))
+    if tenant is not None:
+        query = query.where(c.tenant_id == tenant)
+    rows = connection.execute(
+        query.group_by(c.provider, c.model, c.reason)
+        .having(calls > 0)
+        .order_by(calls.desc(), c.provider, c.model, c.reason)
+        .limit(limit)
     )
-    return [Unpriced(*row) for row in rows]
+    return [Unpriced(provider, model, why, int(n), at) for provider, model, why, n, at in rows]

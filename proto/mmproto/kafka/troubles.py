@@ -71,7 +71,16 @@ _SAME_AS = {
     KafkaError._TIMED_OUT: KafkaError._MSG_TIMED_OUT,
     KafkaError._TIMED_OUT_QUEUE: KafkaError._MSG_TIMED_OUT,
 }
-_TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})
+# These follow from something, and do not say from what.
+_UNTELLING = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+    }
+)
 # Of what was heard of the brokers, the first of these tells most: the others follow from it.
 _TELLING = (
     KafkaError._AUTHENTICATION,
@@ -100,13 +109,13 @@ class Heard:
         self._errors.clear()
 
     def why(self) -> KafkaError | None:
-        """The error that explains a time-out best."""
+        """The error that explains best why nothing was answered."""
         return next((self._errors[code] for code in _TELLING if code in self._errors), None)
 
 
 def trouble(error: KafkaError, heard: Heard, *, brokers: str, topic: str) -> Trouble:
     """What `error` is for us, given what was heard meanwhile."""
-    if error.code() in _TIMED_OUT:
+    if error.code() in _UNTELLING:
         error = heard.why() or error
     code = _SAME_AS.get(error.code(), error.code())
     reason, text = _TROUBLES.get(code, (f"kafka_{error.name().strip('_').lower()}", "Kafka: {detail}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,25 @@ def replay(
 def acknowledge(context: Context) -> None:
     """Say that somebody has looked: what is put aside so far counts against worker.dead_letters no more."""
     click.echo(f"{_acknowledge(context.settings())} dead letters acknowledged")
+
+
+def distributed_status(settings: PipelineSettings) -> dict[str, Any]:
+    """How the distributed shape is, asked of its stores and of Kafka."""
+    try:
+        with kafka_needed():
+            from mmpipeline.workers import status  # noqa: PLC0415
+        return status.distributed_status(settings, "default")
+    except ConfigurationError as error:
+        fail(str(error), Exit.CONFIGURATION)
+
+
+def kafka_text(form: Mapping[str, Any]) -> list[str]:
+    """What a status says of Kafka, as lines; nothing where it says nothing."""
+    if "kafka" not in form:
+        return []
+    from mmpipeline.workers.status import kafka_lines  # noqa: PLC0415
+
+    return kafka_lines(form)
 
 
 def _form(letter: Letter, show_size: bool) -> dict[str, Any]:

@@ -31,7 +31,10 @@ _NEVER = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class TenantState:
-    """What holds of one tenant. `value` None: it has no budgets. `changes_at_unix_ns`: its next period."""
+    """What holds of one tenant. `value` None: it has no budgets.
+
+    `changes_at_unix_ns`: when it holds no more by itself, since a period ends or another amount begins.
+    """
 
     tenant: str
     as_of_unix_ns: int
@@ -92,7 +95,7 @@ class States:
 
 
 def _budget_state(status: BudgetStatus) -> BudgetState:
-    budget = status.budget
+    budget, limit = status.budget, status.limit_nano_usd
     return BudgetState(
         budget_id=budget.id,
         name=budget.name,
@@ -100,8 +103,9 @@ def _budget_state(status: BudgetStatus) -> BudgetState:
         period=budget.period.value,
         period_start_unix_ns=status.period_start_unix_ns,
         period_end_unix_ns=status.resets_at_unix_ns,
-        limit_nano_usd=status.limit_nano_usd,
+        limit_nano_usd=limit or 0,
         spent_nano_usd=status.spent_nano_usd,
         unpriced_calls=status.unpriced_calls,
-        block_at_percent=budget.block_at_percent,
+        # Without an amount in force nothing is limited.
+        block_at_percent=None if limit is None else budget.block_at_percent,
     )

@@ -24,6 +24,7 @@ from mmlocal.services.clickhouse import ClickHouseStandIn
 from mmlocal.services.kafka import Kafka
 from mmlocal.services.postgresql import PostgreSQL
 from mmproto.kafka import topics
+from tests.services.postgresql import migrate
 
 BIN = Path(sys.executable).parent
 READY_WITHIN_S = 60.0
@@ -114,8 +115,7 @@ class Installation:
                 service.start()
             leaving.callback(self._end_commands)
             self.run("mmpipeline", "topics", "apply", "--partitions", str(self.partitions))
-            self.run("mmpipeline", "ledger", "migrate")
-            self.postgresql.grant()
+            migrate(self.postgresql, "modelmeter")
             self._leaving = leaving.pop_all()
         return self
 
@@ -132,7 +132,7 @@ class Installation:
             "MODELMETER_STATE_DIR": str(self.state),
             "MODELMETER_KAFKA_BROKERS": self.kafka.address,
             "MODELMETER_KAFKA_KEY_BY": "team",
-            "MODELMETER_CONTROL_URL": self.postgresql.url("worker"),
+            "MODELMETER_CONTROL_URL": self.postgresql.url("app"),
             "MODELMETER_CONTROL_OWNER_URL": self.postgresql.url("owner"),
             "MODELMETER_WAREHOUSE_URL": self.clickhouse.url,
             "MODELMETER_WORKER_METRICS_LISTEN": "127.0.0.1:0",
@@ -157,16 +157,26 @@ class Installation:
         return made
 
     def worker(self, name: str = "work") -> Command:
-        return self.command(name, "mmpipeline", "work")
+        return self.command(name, "mmpipeline", "work", environment=self._as_worker)
 
     def sink(self, name: str = "sink") -> Command:
-        return self.command(name, "mmpipeline", "sink")
+        return self.command(name, "mmpipeline", "sink", environment=self._as_worker)
 
-    def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def verify(self) -> subprocess.CompletedProcess[str]:
+        """Every number held against the charges: of all tenants, whom only a worker's login sees."""
+        return self.run("mmpipeline", "ledger", "verify", check=False, environment=self._as_worker)
+
+    @property
+    def _as_worker(self) -> dict[str, str]:
+        return {"MODELMETER_CONTROL_URL": self.postgresql.url("worker")}
+
+    def run(
+        self, *argv: str, check: bool = True, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as a person would at a shell."""
         done = subprocess.run(
             [str(BIN / argv[0]), *argv[1:]],
-            env=self.environment,
+            env=self.environment | dict(environment or {}),
             capture_output=True,
             text=True,
             timeout=120,
@@ -203,6 +213,16 @@ class Installation:
                 number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)[1]
                 for number in partitions
             }
+        finally:
+            consumer.close()
+
+    def committed(self, topic: str, group: str) -> dict[int, int]:
+        """Up to where a group has worked each partition, where Kafka keeps that."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.address, "group.id": group, "log_level": 0})
+        try:
+            partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            places = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=30)
+            return {place.partition: max(0, place.offset) for place in places}
         finally:
             consumer.close()
 

@@ -58,9 +58,8 @@ def whole(tmp_path: Path, provider: ProviderProcess) -> Iterator[Whole]:
             "mmpipeline", "budgets", "set", "payments", "--team", "payments",
             "--amount", "10", "--period", "month", "--block-at", "100",
         )  # fmt: skip
-        app = {"MODELMETER_CONTROL_URL": running.postgresql.url("app")}
         daemons = {
-            "serve": running.command("serve", "mmpipeline", "serve", environment=app),
+            "serve": running.command("serve", "mmpipeline", "serve"),
             "work": running.worker(),
             "sink": running.sink(),
             "sensor": running.command(
@@ -113,7 +112,8 @@ def test_from_the_probe_to_the_refusal_every_number_is_the_same(
     (own,) = [row for row in report["rows"] if row["group"]["team"] == "payments"]
     assert Decimal(own["cost_usd"]) * 10**9 == wanted
     assert own["calls"] == len(served)
-    running.run("mmpipeline", "ledger", "verify")
+    verified = running.verify()
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
     refused(whole.router)
     assert len([one for one in provider.journal() if one.operation]) == len(served), (

@@ -168,8 +168,8 @@ def _reports(dice: random.Random, now: int, made: Counter[str]) -> list[Report]:
         # The clocks of two observers differ, and it is midnight in UTC between them.
         made["around midnight"] += 1
         midnight = first.started_at // DAY_NS * DAY_NS
-        same = {report: midnight + dice.randrange(-50, 50) * 1_000_000 for report in reports}
-        reports = [replace(report, started_at=same[report]) for report in reports]
+        clocks = {report.observer: midnight + dice.randrange(-50, 50) * 1_000_000 for report in reports}
+        reports = [replace(report, started_at=clocks[report.observer]) for report in reports]
     dice.shuffle(reports)
     return reports
 

@@ -51,7 +51,7 @@ install_all() {
             packaging/local/uv.sh venv --clear --relocatable --no-python-downloads --python "$python" "$dest$lib" &&
             wheel=$(echo "$work"/*.whl) &&
             VIRTUAL_ENV="$dest$lib" packaging/local/uv.sh pip install --compile-bytecode \
-                --constraint requirements/runtime.txt "$wheel[sensor,pipeline,embedded,router]"
+                --constraint requirements/runtime.txt "$wheel[sensor,pipeline,embedded,router,kafka,postgresql]"
     } >"$log" 2>&1 || fail "$(grep -v '^ *$' "$log" | tail -n 1 | sed 's/^ *//') (all of it: $log)"
 
     mkdir -p "$dest$prefix/bin" "$dest$units" "$dest$users" "$dest$documents" "$dest$configuration"

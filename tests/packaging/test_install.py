@@ -14,7 +14,7 @@ import pytest
 from tests.packaging.repository import ROOT, run
 
 PREFIX = "/opt/modelmeter"
-UNITS = [f"modelmeter-{name}.service" for name in ("pipeline", "sensor", "router")]
+UNITS = [f"modelmeter-{name}.service" for name in ("pipeline", "sensor", "router", "work@", "sink@")]
 EDITED = "listen: {port: 9780}\n"
 COMMANDS = ["mmpipeline", "mmproto", "mmsensor", "mmrouter"]
 

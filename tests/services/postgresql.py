@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def own_postgresql(tmp_path: Path) -> Iterator[PostgreSQL]:
 @pytest.fixture
 def make_database(postgresql: PostgreSQL) -> Iterator[MakeDatabase]:
     """make_database() gives a migrated database that no other test has."""
+    with databases(postgresql) as make:
+        yield make
+
+
+@contextmanager
+def databases(postgresql: PostgreSQL) -> Iterator[MakeDatabase]:
+    """As `make_database`, for as long as the block lasts."""
     made: list[str] = []
 
     def make() -> ControlDatabase:

@@ -1,34 +1,41 @@
-"""How long the overview's questions take with a million calls in the warehouse, and how fast they got there.
+"""How long the overview's questions take over a company's month of calls, and what a call costs at rest.
 
     .venv/bin/python tests/bench/dashboard_bench.py [--calls N] [--folder DIR] [--runs N]
 
 The calls are a company's month: a dozen teams, two applications each, five hundred users, nine models, a
-working day's rhythm, two percent errors, one percent without a price. With --folder the warehouse stays,
-and the next run measures it without filling it again.
+working day's rhythm, two percent errors, one percent without a price. The first of them are made one by one
+and inserted as the pipeline does it; the rest are these again, by the engine itself, at other moments of the
+day and under other ids, in the columns as in the message, so that they are as hard to compress. With --folder
+the warehouse stays, and the next run measures it without filling it again.
 """
+
+# Statements are put together from constants of this file.
+# ruff: noqa: S608
 
 from __future__ import annotations
 
 import argparse
 import random
+import re
 import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmpipeline.budgets.service import BudgetService
 from mmpipeline.dashboard.app import environment
 from mmpipeline.dashboard.overview import gather
 from mmpipeline.dashboard.view import read
-from mmpipeline.ingest.service import IngestService
-from mmpipeline.ingest.writer import WarehouseWriter
 from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
 from mmpipeline.services import Services
-from mmpipeline.store.control.store import ControlStore
+from mmpipeline.store.control.database import Database, file_url
+from mmpipeline.store.warehouse.schema import CALLS
 from mmpipeline.store.warehouse.shapes import Span
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmproto.v1.call_pb2 import Call, Observer
@@ -39,7 +46,9 @@ DAY_NS = 86_400 * NS
 # 2026-11-23T12:34:56Z.
 NOW_NS = 1_795_437_296 * NS
 BATCH = 8192
+SAMPLE = 200_000
 DAYS = 30
+ALWAYS = Span(0, (NOW_NS // DAY_NS + 1) * DAY_NS)
 
 TEAMS = (
     "search", "support", "billing", "growth", "platform", "research",
@@ -138,12 +147,13 @@ def _call(dice: random.Random, at: int, team: str, price: Price) -> RatedCall:
     return RatedCall(call, 1, cost, "", f"{provider}/{model}@bench")
 
 
-def fill(warehouse: Warehouse, calls: int) -> float:
-    """Insert the company's calls; returns the seconds that `insert` took, process CPU included elsewhere."""
+def fill(warehouse: Warehouse, calls: int) -> None:
+    """The first calls one by one, the others by the engine."""
+    sample = min(calls, SAMPLE)
     batch: list[RatedCall] = []
     spent = cpu = 0.0
     number = 0
-    for row in company(calls):
+    for row in company(sample):
         batch.append(row)
         if len(batch) == BATCH:
             number += 1
@@ -159,27 +169,77 @@ def fill(warehouse: Warehouse, calls: int) -> float:
             f"insert: {rows:,} rows, {rows / spent:,.0f} rows/s, "
             f"{cpu * 1e6 / rows:.1f} us CPU a row, roll-ups included"
         )
-    return spent
+    began = time.perf_counter()
+    kept = warehouse.total("default", ALWAYS).calls
+    if calls > sample:
+        multiply(warehouse, (calls - sample) // kept)
+    kept = warehouse.total("default", ALWAYS).calls
+    print(f"filled: {kept:,} calls, {time.perf_counter() - began:.0f} s in the engine")
 
 
-def open_services(folder: Path, warehouse: Warehouse, control: ControlStore) -> Services:
+def multiply(warehouse: Warehouse, copies: int) -> None:
+    """As many copies of what is there, a day after the other, as calls come."""
+    names = [name for name, _ in CALLS.columns]
+    changed = {
+        "started_at": "toDateTime64('1970-01-01 00:00:00', 9, 'UTC') + INTERVAL at NANOSECOND AS started_at",
+        "id": "fresh AS id",
+        "message": "replaceOne(message, id, fresh) AS message",
+    }
+    engine = warehouse._engine
+    engine.command("CREATE TABLE sample ENGINE = MergeTree ORDER BY id AS SELECT * FROM calls FINAL")
+    for day in range(DAYS):
+        start = (NOW_NS // DAY_NS - day) * DAY_NS
+        # Of each copy of the sample a thirtieth falls on this day, about the hour that it had.
+        statement = (
+            f"INSERT INTO calls ({', '.join(names)}) "
+            f"SELECT {', '.join(changed.get(name, name) for name in names)} FROM ("
+            "SELECT sample.*, "
+            f"toInt64({start} + (toUnixTimestamp64Nano(started_at) + cityHash64(id, number) % {3600 * NS}) "
+            f"% {DAY_NS}) AS at, "
+            "lower(toString(reinterpretAsUUID(sipHash128(id, number)))) AS fresh "
+            f"FROM sample, numbers({copies}) AS n WHERE cityHash64(number, id) % {DAYS} = {day}) "
+            "SETTINGS max_threads = 2, max_insert_threads = 1"
+        )
+        engine.command(statement)
+    engine.command("DROP TABLE sample")
+
+
+def open_services(folder: Path, warehouse: Warehouse, control: Database) -> Services:
     """Services as the dashboard needs them, at a fixed time."""
-    rating = RatingService.open()
     return Services(
         warehouse=warehouse,
         control=control,
+        folder=folder,
         budgets=BudgetService(control, lambda: NOW_NS),
-        rating=rating,
-        ingest=IngestService(control, rating, lambda: NOW_NS),
-        writer=WarehouseWriter(control, lambda: warehouse),
+        rating=RatingService.open(),
+        ingest=None,
+        writer=None,
         clock=lambda: NOW_NS,
         ingest_token="bench",
     )
 
 
+class Questions:
+    """Every question of the warehouse, as it is asked: how long it took, by what was asked."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.taken: dict[str, list[float]] = defaultdict(list)
+        self._read = warehouse._engine.read
+        warehouse._engine.read = self._timed  # type: ignore[method-assign]
+
+    def _timed(self, tenant: str, sql: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        began = time.perf_counter()
+        rows = self._read(tenant, sql, parameters)
+        table = re.findall(r"FROM (\w+)", sql)[0]
+        shown = sql.partition(" FROM")[0].removeprefix("SELECT ")[:60]
+        self.taken[f"{table}: {shown}"].append(time.perf_counter() - began)
+        return rows
+
+
 def measure(services: Services, runs: int) -> None:
     """Time the page's questions and its drawing, for the whole and for a filtered view."""
     template = environment().get_template("overview.html")
+    questions = Questions(services.warehouse)
     for label, query in (
         ("overview, 30 days", {"range": "30d"}),
         ("overview, 30 days, one team", {"range": "30d", "team": "search"}),
@@ -187,6 +247,7 @@ def measure(services: Services, runs: int) -> None:
     ):
         view = read(query, NOW_NS)
         asking, drawing, cpu = [], [], []
+        questions.taken.clear()
         for _ in range(runs + 1):
             began, began_cpu = time.perf_counter(), time.process_time()
             page = gather(services, view)
@@ -201,6 +262,10 @@ def measure(services: Services, runs: int) -> None:
             f"drawing {statistics.median(drawing[1:]) * 1e3:.1f} ms, {len(html):,} bytes, "
             f"{page.total.calls:,} calls"
         )
+        slowest = sorted(questions.taken.items(), key=lambda each: -statistics.median(each[1]))
+        for asked_for, taken in slowest[:6]:
+            median, best = statistics.median(taken) * 1e3, min(taken) * 1e3
+            print(f"    {median:6.1f} ms median, {best:6.1f} best  {asked_for}")
 
 
 def main() -> None:
@@ -212,14 +277,20 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dashboard-bench-") as temporary:
         folder = options.folder or Path(temporary)
-        control = ControlStore(folder / "control.sqlite")
-        with Warehouse.open(folder / "warehouse") as warehouse:
-            if warehouse.total("default", Span(0, (NOW_NS // DAY_NS + 1) * DAY_NS)).calls == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            closing(Database.open(file_url(folder / "control.sqlite"))) as control,
+            Warehouse.open(folder / "warehouse") as warehouse,
+        ):
+            if warehouse.total("default", ALWAYS).calls == 0:
                 fill(warehouse, options.calls)
             measure(open_services(folder, warehouse, control), options.runs)
+            calls = warehouse.total("default", ALWAYS).calls
             for size in warehouse.sizes():
-                print(f"{size.table}: {size.rows:,} rows, {size.bytes_on_disk / 1e6:.1f} MB")
-        control.close()
+                print(
+                    f"{size.table}: {size.rows:,} rows, {size.bytes_on_disk / 1e6:.1f} MB, "
+                    f"{size.bytes_on_disk / calls:.2f} bytes a call"
+                )
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ from mmproto.exits import Exit
 from mmproto.settings import ConfigurationError
 
 if TYPE_CHECKING:
-    from mmpipeline.store.control.database import Database
+    from mmpipeline.ingest.repricing import Outcome, Sums
+    from mmpipeline.store.control.database import Database, Role
     from mmproto.ratebook import RateBook
 
 _CARD = ["provider", "model", "tier", "from", "to", "buckets", "usd", "per", "negotiated"]
 _CHANGE = ["change", "provider", "model", "tier", "from", "to", "buckets", "old", "new", "per"]
-_NUMERIC = frozenset({"per"})
+_REPRICED = ["provider", "model", "calls", "changed", "old_usd", "new_usd", "old_unpriced", "new_unpriced"]
+_NUMERIC = frozenset({"per", *_REPRICED[2:]})
 
 _provider_option = click.option("--provider", default="", help="Only of this provider, by any of its names.")
 _at_option = click.option("--at", help="A day or time, such as 2026-11-01 (UTC); now by default.")
@@ -223,19 +225,66 @@ def diff(context: Context, /, *, before: str | None, after: str | None, provider
         click.echo("no price differs")
 
 
-@contextmanager
-def _store(context: Context, role: str = "app") -> Iterator[Database]:
-    """The control store; ends the process with one line where it cannot be used."""
-    from mmpipeline.store.control.database import (  # noqa: PLC0415
-        Database,
-        DatabaseError,
-        StoreBusy,
-        file_url,
-    )
+@prices.command()
+@click.option("--from", "since", required=True, help="First day or time, such as 2026-11-01 (UTC).")
+@click.option("--to", "until", help="The day after the last one, or a time (UTC); now by default.")
+@click.option("--tenant", "tenants", multiple=True, help="Only of this tenant; may be repeated.")
+@click.option("--provider", default="", help="Only of this provider, as calls name it.")
+@click.option("--model", default="", help="Only of this model, by the requested or the answering name.")
+@click.option("--only", type=click.Choice(["unpriced"]), help="Only calls without a price.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@output_option
+@configured
+def reprice(
+    context: Context,
+    /,
+    *,
+    since: str,
+    until: str | None,
+    tenants: tuple[str, ...],
+    provider: str,
+    model: str,
+    only: str | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Charge the calls of a span anew, by the book in force.
 
-    settings = context.settings()
+    A charge that differs is taken back and made anew; budgets, reports and dashboards follow. It works
+    beside a running pipeline, in small transactions. What was interrupted is finished by running it again;
+    running it over what is done changes nothing. On PostgreSQL control.url must log in as a worker.
+    """
+    from mmpipeline.ingest import repricing  # noqa: PLC0415
+    from mmpipeline.rating.service import NoPrices, RatingService  # noqa: PLC0415
+    from mmpipeline.store.control import charged  # noqa: PLC0415
+
+    selection = repricing.Selection(_moment(since), _moment(until), provider, model, only == "unpriced")
+    if selection.from_unix_ns >= selection.to_unix_ns:
+        fail(f"nothing lies between {since} and {until or 'now'}", Exit.USAGE)
+    with _store(context, "worker") as database:
+        try:
+            rating = RatingService.in_force(database, context.settings().rating.overrides)
+            with database.read() as connection:
+                everybody = charged.tenants(connection) or []
+            run = repricing.Repricing(
+                database, rating, selection, time.time_ns, dry_run=dry_run, after_batch=_progress
+            )
+            outcome = run.run(tenants or everybody)
+        except NoPrices:
+            fail("no book of prices was imported yet; `mmpipeline prices import` does it")
+        except repricing.PricesChanged as error:
+            fail(str(error))
+    form = _outcome_form(outcome)
+    click.echo(_outcome_text(form) if output == "table" else structured(form, output))
+
+
+@contextmanager
+def _store(context: Context, role: Role | None = None) -> Iterator[Database]:
+    """The control store; ends the process with one line where it cannot be used."""
+    from mmpipeline.store.control.database import Database, DatabaseError, StoreBusy  # noqa: PLC0415
+
     try:
-        database = Database.open(settings.control.url.reveal() or file_url(settings.control_file))
+        database = Database.open(context.settings().control_url, role)
     except DatabaseError as error:
         fail(str(error))
     try:
@@ -293,6 +342,60 @@ def _unknown(book: RateBook, provider: str, reference: str) -> str:
     if provider not in book.catalogue and provider not in book.overrides:
         return f"no prices of a provider '{provider}' in {book.version}"
     return f"'{reference}' means no model of {provider} in {book.version}"
+
+
+def _progress(outcome: Outcome) -> None:
+    """Say on a terminal how far a long run is."""
+    import sys  # noqa: PLC0415
+
+    if sys.stderr.isatty():
+        click.echo(f"\r{outcome.total.calls} calls, {outcome.total.changed} changed", nl=False, err=True)
+
+
+def _outcome_form(outcome: Outcome) -> dict[str, Any]:
+    days = None
+    if outcome.dropped_days is not None:
+        days = [_day(number * 86_400 * 10**9) for number in outcome.dropped_days]
+    return {
+        "version": outcome.version,
+        "dry_run": outcome.dry_run,
+        "tenants": list(outcome.tenants),
+        "dropped_days": days,
+        **_sums_form(outcome.total),
+        "models": [
+            {"provider": provider, "model": model, **_sums_form(sums)}
+            for (provider, model), sums in sorted(outcome.models.items())
+        ],
+    }
+
+
+def _sums_form(sums: Sums) -> dict[str, Any]:
+    from mmproto.rating import usd  # noqa: PLC0415
+
+    return {
+        "calls": sums.calls,
+        "changed": sums.changed,
+        "old_usd": usd(sums.old_nano_usd),
+        "new_usd": usd(sums.new_nano_usd),
+        "old_unpriced": sums.old_unpriced,
+        "new_unpriced": sums.new_unpriced,
+    }
+
+
+def _outcome_text(form: dict[str, Any]) -> str:
+    lines = []
+    if form["models"]:
+        lines += [
+            table([*form["models"], {**form, "provider": "total", "model": ""}], _REPRICED, _NUMERIC),
+            "",
+        ]
+    if form["dropped_days"]:
+        first, last = form["dropped_days"]
+        lines.append(f"the charges of {first} to {last} were dropped by their age and cannot be made anew")
+    done = "would change" if form["dry_run"] else "changed"
+    tenants = f"{len(form['tenants'])} tenant{'' if len(form['tenants']) == 1 else 's'}"
+    lines.append(f"{form['changed']} of {form['calls']} calls of {tenants} {done} by {form['version']}")
+    return "\n".join(lines)
 
 
 def _card_rows(listed_card: Any) -> list[dict[str, Any]]:

@@ -25,10 +25,6 @@ _log = logging.getLogger(__name__)
 # How far the numbers of a usage can be trusted, as an order.
 _TRUST: dict[int, int] = {QUALITY_UNKNOWN: 0, QUALITY_ESTIMATED: 1, QUALITY_PARTIAL: 2, QUALITY_EXACT: 3}
 
-# No call costs a million dollars; a sum of such would overflow long before anyone saw it.
-_ABSURD_NANO_USD = 10**15
-_MAX_REASON = 200
-
 
 class Report:
     """One call of one post, and what became of it."""
@@ -196,15 +192,7 @@ class Charging:
 
     def _enter(self, report: Report, admitted: Admitted, day: int, stored: Charge | None) -> None:
         call = admitted.call
-        try:
-            cost, reason, card = self._rating.rate_call(call, admitted.tokens)
-        except Exception as error:  # a defect of ours must not cost the neighbours their charge
-            _log.error("call %s cannot be rated: %r", call.id, error)
-            cost, reason, card = None, "rating_failed", ""
-        if cost is not None and cost > _ABSURD_NANO_USD:
-            cost, reason, card = None, "absurd_cost", ""
-        if reason:  # it may name a bucket, which is named by whoever reports the call
-            reason = reason.replace("\0", "\ufffd")[:_MAX_REASON]
+        cost, reason, card = self._rating.charge(call, admitted.tokens)
         out = row_of(
             call,
             admitted.data,

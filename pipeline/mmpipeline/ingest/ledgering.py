@@ -22,14 +22,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection
 
-from mmpipeline.budgets.matching import BudgetMatcher, CallScope
-from mmpipeline.budgets.service import record_crossings
+from mmpipeline.ingest.accounting import Accounting, count_unpriced
 from mmpipeline.ingest.admission import Rejected, is_credible_time, key_of
 from mmpipeline.ingest.charging import Charging, Entry, Report
 from mmpipeline.ingest.posts import Lane, Post, Rejection
 from mmpipeline.rating.service import RatingService
-from mmpipeline.store.control import budgets, ledger, locks, outbox, positions
-from mmpipeline.store.control.budgets import AlertRow, SpendDelta
+from mmpipeline.store.control import ledger, outbox, positions
 from mmpipeline.store.control.database import Database, use_tenant
 from mmpipeline.store.control.ledger import DAY_NS, Charge, DecisionRow, Held
 from mmpipeline.store.control.outbox import HTTP_LANE, Block
@@ -64,8 +62,7 @@ class Ledgering:
     def __init__(self, database: Database, rating: RatingService) -> None:
         self._database = database
         self._rating = rating
-        self._matchers: dict[str, BudgetMatcher] = {}
-        self._budgets_version = -1
+        self._accounting = Accounting()
         self._days: set[int] = set()
 
     def write(
@@ -184,37 +181,14 @@ class Ledgering:
             charges = by_tenant.get(tenant, [])
             ledger.append(connection, charges)
             counts.update(ledger.sums_of(charges))
-            _count_unpriced(connection, tenant, charges, now)
+            count_unpriced(connection, self._rating, tenant, charges, now)
             ledger.decide(connection, decided.get(tenant, []))
         for block in _blocks(entries):
             outbox.queue(connection, block, now)
         ledger.count(connection, lanes[0].partition if lanes else HTTP_LANE, counts)
         for lane in lanes:
             positions.advance(connection, lane.topic, lane.partition, lane.next_offset, now)
-        self._account(connection, by_tenant, now)
-
-    def _account(self, connection: Connection, by_tenant: dict[str, list[Charge]], now: int) -> None:
-        """Add charges to the counters of their budgets: last of all, since others wait for these."""
-        for tenant in sorted(by_tenant):
-            locks.counting(connection, tenant)
-        version = budgets.version(connection)
-        if version != self._budgets_version:
-            self._matchers.clear()
-            self._budgets_version = version
-        for tenant, charges in sorted(by_tenant.items()):
-            use_tenant(connection, tenant)
-            matcher = self._matchers.get(tenant)
-            if matcher is None:
-                if len(self._matchers) > 10_000:  # tenants come from outside: never let them fill the memory
-                    self._matchers.clear()
-                matcher = self._matchers[tenant] = BudgetMatcher(budgets.all_of(connection, tenant))
-            spend = _spend(matcher, charges) if matcher.budgets else {}
-            if spend:
-                budgets.add_spend(
-                    connection, tenant, [SpendDelta(*key, *sums) for key, sums in spend.items()]
-                )
-                touched = [(matcher.budgets[budget_id], start) for budget_id, start in spend]
-                record_crossings(connection, tenant, touched, now)
+        self._accounting.account(connection, by_tenant, now)
 
 
 def _reports(posts: Sequence[Post]) -> tuple[list[Report], Counter[str], list[tuple[Post, str]]]:
@@ -292,51 +266,6 @@ def _blocks(entries: Sequence[Entry]) -> Iterable[Block]:
                 rows, size = [], 0
         if rows:
             yield Block(lane, len(rows), block_of(rows), first, last)
-
-
-def _spend(matcher: BudgetMatcher, charges: Iterable[Charge]) -> dict[tuple[str, int], list[int]]:
-    """What charges add to budgets, by budget and period: nano-dollars, calls, calls without a price."""
-    spend: dict[tuple[str, int], list[int]] = {}
-    for charge in charges:
-        scope = CallScope(
-            charge.tenant_id,
-            charge.team,
-            charge.application,
-            charge.user,
-            charge.request_model,
-            charge.response_model,
-            charge.virtual_key_id,
-        )
-        sign, cost = charge.sign, charge.cost_nano_usd
-        for budget in matcher.matching(scope):
-            start = matcher.period_start(budget, charge.started_at_unix_ns)
-            sums = spend.setdefault((budget.id, start), [0, 0, 0])
-            sums[0] += sign * (cost or 0)
-            sums[1] += sign
-            sums[2] += sign * (cost is None)
-    return spend
-
-
-def _count_unpriced(connection: Connection, tenant: str, charges: Sequence[Charge], now: int) -> None:
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for charge in charges:
-        if charge.cost_nano_usd is None:
-            model = charge.response_model or charge.request_model
-            counts[charge.provider, model, charge.unpriced_reason] += charge.sign
-    if not counts:
-        return
-    for provider, model, reason in ledger.count_unpriced(connection, tenant, counts, now):
-        named = f"{provider or '(no provider)'} {model or '(no model)'}"
-        budgets.alert(
-            connection,
-            AlertRow(
-                dedup_key=f"unpriced/{provider}/{model}/{reason}",
-                kind="unpriced_model",
-                tenant=tenant,
-                summary=f"calls of {named} have no price: {reason}",
-                at_unix_ns=now,
-            ),
-        )
 
 
 def _decision_row(decision: RoutingDecision) -> DecisionRow:

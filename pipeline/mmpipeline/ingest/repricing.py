@@ -20,7 +20,6 @@ Errors: StoreBusy, PricesChanged. What was committed until then holds.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -265,7 +264,7 @@ class Repricing:
 
     def _write(self, connection: Connection, tenant: str, changes: Sequence[Judged]) -> None:
         now = self._clock()
-        numbers = iter(ledger.numbers(connection, 2 * len(changes)))
+        numbers = iter(ledger.Numbers(connection).take(2 * len(changes)))
         rows: list[Charge] = []
         replaced: list[Held] = []
         for one in changes:
@@ -280,7 +279,9 @@ class Repricing:
         for start in range(0, len(outgoing), _BLOCK_ROWS):
             block = outgoing[start : start + _BLOCK_ROWS]
             outbox.queue(connection, Block(HTTP_LANE, len(block), block_of(block)), now)
-        ledger.count(connection, HTTP_LANE, ledger.sums_of(rows) + Counter(repriced=len(changes)))
+        counts = ledger.sums_of(rows)
+        counts["repriced"] += len(changes)
+        ledger.count(connection, HTTP_LANE, counts)
         self._accounting.account(connection, {tenant: rows}, now)
 
 

@@ -25,6 +25,8 @@ MAX_ROWS = 10_000
 # How long rows gather before they are sealed, and how long to wait after a failure.
 GATHER_S = 1.0
 RETRY_S = 2.0
+# How often to look without being woken: a command beside this process may have queued rows.
+LOOK_S = 5.0
 
 
 class RowSink(Protocol):
@@ -91,7 +93,7 @@ class WarehouseWriter:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
+            self._wake.wait(LOOK_S)
             # Stopping cuts the gathering short; what is there is still delivered.
             self._stopping.wait(self._gather_s)
             self._wake.clear()

@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mmpipeline.rating import catalogue
+from mmpipeline.rating import catalogue, unpriced
 from mmpipeline.rating.books import Installed
 from mmpipeline.rating.rated import NOT_BILLABLE
 from mmpipeline.store.control import prices
@@ -33,6 +33,10 @@ from mmproto.v1.usage_pb2 import QUALITY_UNKNOWN
 
 _log = logging.getLogger(__name__)
 
+# No call costs a million dollars; a sum of such would overflow long before anyone saw it.
+_ABSURD_NANO_USD = 10**15
+_MAX_REASON = 200
+
 # How often a process without transactions of its own looks for a newer book.
 _ASK_EVERY_S = 1.0
 
@@ -40,6 +44,10 @@ _MINUTE_NS = 60_000_000_000
 
 # (nano-dollars or None, reason where None, rate card id)
 Priced = tuple[int | None, str, str]
+
+
+class NoPrices(LookupError):
+    """No book of prices was imported into the store."""
 
 
 class _Prices:
@@ -60,15 +68,22 @@ class RatingService:
     and follows it: `refresh` is asked at the beginning of each transaction that charges.
     """
 
-    def __init__(self, book: RateBook, database: Database | None = None, seq: int = 0) -> None:
+    def __init__(
+        self,
+        book: RateBook,
+        database: Database | None = None,
+        seq: int = 0,
+        overrides_file: Path | None = None,
+    ) -> None:
         self._prices = _Prices(book, seq)
         self._database = database
+        self._overrides_file = overrides_file
         self._asked = 0.0
 
     @classmethod
     def open(cls, overrides_file: Path | None = None) -> RatingService:
         """The installed catalogue with the overrides over it. Raises ConfigurationError."""
-        return cls(Installed(overrides_file).book())
+        return cls(Installed(overrides_file).book(), overrides_file=overrides_file)
 
     @classmethod
     def stored(cls, database: Database, overrides_file: Path | None, now_unix_ns: int) -> RatingService:
@@ -77,9 +92,14 @@ class RatingService:
         Raises ConfigurationError, StoreBusy.
         """
         import_installed(database, Installed(overrides_file), now_unix_ns)
+        return cls.in_force(database, overrides_file)
+
+    @classmethod
+    def in_force(cls, database: Database, overrides_file: Path | None) -> RatingService:
+        """The newest book of `database`, whatever is installed here. Raises StoreBusy, NoPrices."""
         with database.read() as connection:
             book, seq = _newest(connection)
-        return cls(book, database, seq)
+        return cls(book, database, seq, overrides_file)
 
     @property
     def book(self) -> RateBook:
@@ -117,6 +137,22 @@ class RatingService:
             book, seq = _newest(connection)
             _log.info("charging by %s from here on", book.version)
             self._prices = _Prices(book, seq)
+
+    def charge(self, call: Call, tokens: Mapping[str, int]) -> Priced:
+        """What goes into the ledger: `rate_call`, made harmless to the calls around it."""
+        try:
+            cost, reason, card = self.rate_call(call, tokens)
+        except Exception as error:  # a defect of ours must not cost the neighbours their charge
+            _log.error("call %s cannot be rated: %r", call.id, error)
+            return None, "rating_failed", ""
+        if cost is not None and cost > _ABSURD_NANO_USD:
+            return None, "absurd_cost", ""
+        # A reason may name a bucket, which is named by whoever reports the call.
+        return cost, reason.replace("\0", "\ufffd")[:_MAX_REASON] if reason else "", card
+
+    def why_unpriced(self, call: Call, reason: str) -> str:
+        """One line for people: why calls like this have no price, and what would give them one."""
+        return unpriced.summary(self.book, self._overrides_file, call, reason)
 
     def rate_call(self, call: Call, tokens: Mapping[str, int]) -> Priced:
         """The charge of a call; `tokens` are those of its usage (a dict is read faster than their map)."""
@@ -181,7 +217,7 @@ def _newest(connection: Connection) -> tuple[RateBook, int]:
     held = prices.in_force(connection)
     book = None if held is None else prices.read_book(connection, held.version)
     if held is None or book is None:
-        raise LookupError("no book of prices was imported into this store")
+        raise NoPrices("no book of prices was imported yet")
     return book, held.seq
 
 

@@ -206,7 +206,8 @@ def _write(connection: Connection, book: RateBook) -> None:
     _append(connection, rate_cards, cards.values())
     _append(connection, rate_shelves, texts.values())
     connection.execute(rate_books.insert(), {"version": book.version, "aliases": dict(aliases(book))})
-    connection.execute(rate_book_shelves.insert(), held)
+    if held:
+        connection.execute(rate_book_shelves.insert(), held)
 
 
 def _append(connection: Connection, table: Any, rows: Iterable[dict[str, Any]]) -> None:

@@ -44,7 +44,7 @@ def verdict(facts: Facts) -> tuple[str, list[str]]:
     broken: list[str] = []
     weak: list[str] = []
     if facts.state_lost:
-        away = facts.pipeline_error or "the pipeline has not answered yet"
+        away = facts.pipeline_error or _silence(facts.state_age_s)
         if facts.fail_closed:
             broken.append(f"every call is refused (fail_closed): {away}")
         else:
@@ -67,6 +67,12 @@ def verdict(facts: Facts) -> tuple[str, list[str]]:
     if broken:
         return "unhealthy", broken + weak
     return ("degraded", weak) if weak else ("healthy", [])
+
+
+def _silence(age_s: float | None) -> str:
+    if age_s is None:
+        return "the pipeline has not answered yet"
+    return f"the newest word of the pipeline is {age_s:.0f} s old"
 
 
 def report(facts: Facts) -> dict[str, Any]:

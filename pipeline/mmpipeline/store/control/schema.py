@@ -53,8 +53,6 @@ def revision(connection: Connection) -> str | None:
 
 def upgrade(connection: Connection) -> None:
     """Bring a store up to the newest revision, in the transaction of `connection`. Raises SchemaError."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
     if revision(connection) == HEAD:
         return
     from alembic import command  # noqa: PLC0415 - see above
@@ -75,6 +73,7 @@ def migrate(owner: Engine) -> None:
     that owns the tables.
     """
     with owner.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         security.make_roles(connection)
         connection.execute(text(f"SET LOCAL ROLE {security.OWNER}"))
         upgrade(connection)

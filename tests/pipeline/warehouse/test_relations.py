@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from mmpipeline.rating.rated import RatedCall
+from mmpipeline.store.warehouse.layouts import quoted
+from mmpipeline.store.warehouse.relations import RELATIONS
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from tests.pipeline.warehouse.ledger import MONDAY_NS, rated
 
@@ -126,3 +130,23 @@ def test_what_applications_report_can_be_kept(
         column: value if value != "12.5" else "12.500000000" for column, value in given.items()
     } | ({"user_satisfaction_rating": "-1.0"} if name == "feedback_scores" else {})
     assert rows(warehouse, name, "somebody else") == []
+
+
+def test_the_reference_describes_every_column_and_the_engine_reads_its_statements(
+    warehouse: Warehouse,
+) -> None:
+    text = (Path(__file__).parents[3] / "docs/reference/warehouse.md").read_text(encoding="utf-8")
+    for name, columns in RELATIONS.items():
+        section = text.partition(f"\n### {name}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+        described = [
+            column for row in re.findall(r"^\| (`.*?) \|", section, re.M) for column in row.split(", ")
+        ]
+        assert {column.strip("`") for column in described} == set(columns), name
+    statements = [
+        statement
+        for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+        for statement in block.strip().split(";\n")
+    ]
+    assert len(statements) > 4
+    for statement in statements:
+        warehouse._engine.read_meta(f"SELECT formatQuery({quoted(statement.rstrip(';'))})")

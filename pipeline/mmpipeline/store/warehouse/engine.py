@@ -192,6 +192,8 @@ class Engine:
 
     def wall(self, tenant: str) -> str:
         """The value of `additional_table_filters` that leaves one tenant's rows visible."""
+        if not self._walled:
+            raise ValueError("nothing is read for a tenant before it is said which tables have tenants")
         condition = quoted(f"tenant_id = {quoted(tenant)}")
         return "{" + ", ".join(f"{quoted(table)}: {condition}" for table in self._walled) + "}"
 

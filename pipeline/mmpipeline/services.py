@@ -30,8 +30,8 @@ class Services:
     budgets:  `list(tenant=None) -> list[BudgetStatus]`, `get(name, tenant)`, `set(name, ...)`,
               `delete(name, tenant)`, `alerts(limit) -> Sequence[AlertRow]`; shapes in budgets/model.py and
               store/control/budgets.py. `mmpipeline.status.budget_form` is a budget's JSON form.
-    rating:   `explain(provider, model, tier, at, usage) -> Charge`, `cards(provider, model)` for the
-              prices page, `version`.
+    rating:   `explain(provider, model, tier, at, usage) -> Charge`, `book` and `version`; `refresh()`
+              first, where a book that was imported meanwhile matters.
     ingest:   `submit(body) -> Future[IngestResult]`; None where calls come by Kafka, to other processes.
     writer:   carries rows to the warehouse; `last_error` is "" while it can. None where others do.
     control:  the store behind them; only store/control/ speaks SQL to it. `ingest_statistics(control,

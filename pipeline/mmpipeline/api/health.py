@@ -25,6 +25,7 @@ def health_routes(services: Services) -> APIRouter:
 
     @router.get("/v1/status", summary="Verdict, its reasons, and the numbers behind it")
     def status(tenant: ask.Tenant = "default") -> dict[str, Any]:
+        services.rating.refresh()
         form = status_form(
             ingest_statistics(services.control, tenant),
             services.budgets.list(tenant),

@@ -28,6 +28,7 @@ def router_state_routes(services: Services) -> APIRouter:
         if not is_authorised(request.headers.get("authorization"), token):
             return problem(401, "the ingest token is expected as 'Authorization: Bearer TOKEN'")
         now = services.clock()
+        services.rating.refresh()
         form = {
             "as_of": format_time(now),
             "budgets": [
@@ -43,6 +44,7 @@ def router_state_routes(services: Services) -> APIRouter:
     def rate_cards(request: Request, provider: str = "openai,anthropic") -> Response:
         if not is_authorised(request.headers.get("authorization"), token):
             return problem(401, "the ingest token is expected as 'Authorization: Bearer TOKEN'")
+        services.rating.refresh()
         etag = f'"{services.rating.version}"'
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers={"etag": etag})

@@ -6,6 +6,7 @@ negotiated rates, with dots where the prices go. Where no line would help it say
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,11 +99,8 @@ def _line(call: Call, model: str, tier: str, reason: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A name as YAML takes it, whatever is in it."""
-    if text.replace("-", "").replace(".", "").replace("_", "").isalnum() and text[0].isalpha():
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    """A name as YAML takes it, whatever is in it: JSON's text is YAML's as well."""
+    return json.dumps(text)
 
 
 def _day(unix_ns: int) -> str:

@@ -129,7 +129,7 @@ def cards(draw: st.DrawFn) -> RateCard:
 NUMBERS = iter(range(10**9))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     listed=st.lists(cards(), max_size=4, unique_by=lambda c: c.id),
     negotiated=st.lists(cards(), max_size=2, unique_by=lambda c: c.id),
@@ -244,7 +244,7 @@ def test_what_is_installed_is_imported_where_it_was_not_seen_before(stores: Stor
 def test_an_older_catalogue_does_not_take_newer_prices_back(
     stores: Stores, caplog: pytest.LogCaptureFixture
 ) -> None:
-    newer = RateBook("genai-prices 999.0.0 #1", CATALOGUE.catalogue)
+    newer = RateBook("genai-prices 999.0.0 #1", book("", card("gpt-4o", "2")).catalogue)
     with stores.worker.write() as connection:
         prices.import_book(connection, newer, "a newer worker", "its inputs", NOW)
     assert RatingService.stored(stores.worker, None, NOW).version == newer.version

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from mmpipeline.store.control.database import Database, file_url
+from mmpipeline.store.control.database import Database, file_url, postgresql_engine
 from tests.services.postgresql import MakeDatabase
 
 
@@ -25,6 +26,8 @@ class Stores:
     app: Database
     # How to open it once more: the address for workers.
     url: str
+    # PostgreSQL's role that owns the tables; on SQLite everybody does.
+    owner: Engine | None = None
 
 
 MakeStores = Callable[[], Stores]
@@ -34,6 +37,7 @@ MakeStores = Callable[[], Stores]
 def make_stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStores]:
     """make_stores() gives an empty store that no other test has."""
     opened: list[Database] = []
+    engines: list[Engine] = []
     numbers = itertools.count()
 
     def sqlite() -> Stores:
@@ -47,13 +51,17 @@ def make_stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make
         made = make_database()
         worker, app = Database.open(made.worker, "worker"), Database.open(made.app, "app")
         opened.extend((worker, app))
-        return Stores(worker, app, made.worker)
+        owner = postgresql_engine(made.owner)
+        engines.append(owner)
+        return Stores(worker, app, made.worker, owner)
 
     if request.param == "postgresql":
         request.getfixturevalue("make_database")  # outlives the stores: databases are dropped last
     yield sqlite if request.param == "sqlite" else postgresql
     for database in opened:
         database.close()
+    for engine in engines:
+        engine.dispose()
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +14,15 @@ from mmpipeline import client
 from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.config import PipelineSettings
 from mmpipeline.output import output_option, structured, table
+from mmproto.callform import format_time
 from mmproto.exits import Exit
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 _COLUMNS = ["what", "tenant", "subject", "field", "kept", "charged"]
+
+_DAY_NS = 86_400_000_000_000
 
 # All charges are read: on a large ledger that takes minutes.
 _TIMEOUT_S = 3600.0
@@ -43,6 +50,84 @@ def verify(context: Context, tenants: tuple[str, ...], url: str | None, output: 
     else:
         click.echo(_text(form))
     sys.exit(Exit.OK if form["agrees"] else Exit.UNHEALTHY)
+
+
+@ledger.command()
+@configured
+def migrate(context: Context) -> None:
+    """Bring the control store's tables up to this version.
+
+    PostgreSQL: as the role of control.owner_url, which makes the roles modelmeter_owner, modelmeter_worker
+    and modelmeter_app where they are missing; grant one of the latter two to each role that logs in. SQLite
+    is brought up to date whenever it is opened.
+    """
+    from mmpipeline.store.control import schema  # noqa: PLC0415
+    from mmpipeline.store.control.database import Database  # noqa: PLC0415
+
+    settings = context.settings()
+    with _owned(settings) as owner:
+        if owner is None:
+            Database.open(settings.control_url).close()
+        else:
+            schema.migrate(owner)
+    click.echo(f"the control store has schema {schema.HEAD}")
+
+
+@ledger.command()
+@configured
+def prune(context: Context) -> None:
+    """Drop call ids and single charges that are older than ledger.keep_ids_days and keep_charges_days.
+
+    Run it once a day. What was spent of budgets stays. Calls from before the ids that are kept are refused
+    from then on, since nobody knows whether they are duplicates. PostgreSQL: as the role of
+    control.owner_url.
+    """
+    from mmpipeline.store.control import pruning  # noqa: PLC0415
+    from mmpipeline.store.control.database import Database  # noqa: PLC0415
+
+    settings = context.settings()
+    keep = settings.ledger.keep_ids_days, settings.ledger.keep_charges_days
+    with _owned(settings) as owner:
+        if owner is None:
+            with closing(Database.open(settings.control_url)) as database:
+                pruned = pruning.prune_sqlite(database, time.time_ns(), *keep)
+            what = "rows"
+        else:
+            pruned = pruning.prune_postgresql(owner, time.time_ns(), *keep)
+            what = "days"
+    ids, charges = (format_time((day + 1) * _DAY_NS)[:10] for day in (pruned.ids, pruned.charges))
+    click.echo(f"{pruned.dropped} {what} dropped; ids are kept from {ids} on, charges from {charges} on")
+
+
+@contextmanager
+def _owned(settings: PipelineSettings) -> Iterator[Engine | None]:
+    """PostgreSQL as its owner, None for SQLite; ends the process with one line where that fails."""
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    from mmpipeline.store.control.database import (  # noqa: PLC0415
+        DatabaseError,
+        StoreBusy,
+        postgresql_engine,
+        said,
+    )
+    from mmpipeline.store.control.schema import SchemaError  # noqa: PLC0415
+
+    if settings.control.url and not settings.control.owner_url:
+        fail("control.owner_url is not set; it is the address of the role that owns the tables", Exit.USAGE)
+    owner = None
+    try:
+        if settings.control.owner_url:
+            owner = postgresql_engine(settings.control.owner_url.reveal())
+        yield owner
+    except SchemaError as error:
+        fail(f"{error}; {error.hint}")
+    except (DatabaseError, StoreBusy) as error:
+        fail(str(error), Exit.UNREACHABLE)
+    except SQLAlchemyError as error:
+        fail(f"the control store refused: {said(error)}; check control.owner_url", Exit.UNREACHABLE)
+    finally:
+        if owner is not None:
+            owner.dispose()
 
 
 def _verification(settings: PipelineSettings, tenants: tuple[str, ...], url: str | None) -> dict[str, Any]:

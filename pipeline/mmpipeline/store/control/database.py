@@ -141,7 +141,7 @@ class Database:
         except (sqlite3.Error, exc.DatabaseError) as error:
             self.close()
             raise DatabaseError(
-                f"{path} cannot be used: {_said(error)}",
+                f"{path} cannot be used: {said(error)}",
                 "check free space and permissions; move the file away to start with an empty one",
             ) from error
         return self
@@ -164,7 +164,7 @@ class Database:
             self.close()
             kind = DatabaseAway if isinstance(error, exc.OperationalError) else DatabaseError
             raise kind(
-                f"{name} cannot be used: {_said(error)}",
+                f"{name} cannot be used: {said(error)}",
                 "check control.url, that the server runs, and its pg_hba.conf",
             ) from error
         return self
@@ -196,10 +196,10 @@ class Database:
                     use_tenant(connection, tenant)
                 yield connection
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            raise StoreBusy(f"{self.name}: {_said(error)}") from error
+            raise StoreBusy(f"{self.name}: {said(error)}") from error
         except exc.DBAPIError as error:
             if error.connection_invalidated:
-                raise StoreBusy(f"{self.name}: {_said(error)}") from error
+                raise StoreBusy(f"{self.name}: {said(error)}") from error
             raise
 
     def close(self) -> None:
@@ -270,7 +270,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """What the database said, in one line, without our statement and its parameters."""
     said = str(getattr(error, "orig", None) or error)
     with suppress(IndexError):

@@ -87,6 +87,8 @@ charges = Table(
     # The protobuf Call as it was charged: what takes the row back in the warehouse, and what a reprice rates.
     Column("call", LargeBinary, nullable=False),
     PrimaryKeyConstraint("seq", "day"),
+    # Where days are no partitions.
+    Index("charges_day", "day").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (day)",
 )
 

@@ -4,7 +4,7 @@
     somebody set, changed or deleted a budget              the store's version, looked at every 200 ms
     a period ended                                         its moment is known from the state before
     partitions were assigned, the worker began             all tenants, `assigned`
-    nothing happens                                        a heartbeat, and now and then all tenants again
+    nothing happens                                        a heartbeat; and whom nobody said for 5 s
 
 Each only says which tenants are due; what is said of a tenant is then read from the store. So whatever is
 coalesced, doubled or said by two workers at once, a message is right for its moment, and the later moment
@@ -12,7 +12,8 @@ holds (see states.py). A tenant is read at most every 50 ms while it changes, at
 
 The thread also reads what it and the other workers write. From that it knows the tenants that were left on
 the topic by budgets that are gone, and sees two states in the wrong order: the later message would be what
-compaction keeps, so that tenant is said once more.
+compaction keeps. Such a tenant is said once more, by the first worker to do so: each waits a while of its
+own, and hears when another was first.
 
 Nothing here makes the worker wait. What cannot be read or sent is due again, counted and said once.
 """
@@ -20,6 +21,7 @@ Nothing here makes the worker wait. What cannot be read or sent is due again, co
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import Counter
@@ -51,10 +53,14 @@ _LOG = logging.getLogger(__name__)
 _COALESCE_S = 0.05
 _VERSION_S = 0.2
 _HEARTBEAT_S = 2.0
-# Everything is said again this often, or less often where it is much: what an outage of the brokers, a
+# A tenant is said again after this long, or later where they are many: what an outage of the brokers, a
 # topic made anew or a worker's sudden end may have left unsaid.
 _REFRESH_S = 5.0
 _REFRESH_EACH_S = 0.01
+# Within so long somebody mends the order of the topic.
+_REPAIR_S = 1.0
+# A moment so far before another is no message that was overtaken: the store's clock was set back.
+_OVERTAKEN_NS = 60_000_000_000
 # States of one reading, so that the first need not wait for thousands.
 _MOST = 200
 # After a failure.
@@ -69,6 +75,18 @@ _HEADERS: Mapping[str, bytes] = {
     SCHEMA_HEADER: b"modelmeter.v1.BudgetStates",
     SCHEMA_VERSION_HEADER: b"1",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """What was last heard of a tenant: the latest moment, whether it has budgets there, and when."""
+
+    as_of_ns: int
+    has_budgets: bool
+    at: float
+
+
+_UNHEARD = _Logged(0, has_budgets=False, at=float("-inf"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +134,8 @@ class ActionsPublisher:
         self._known_version = -1
         self._said_at: dict[str, float] = {}
         self._changes_at: dict[str, int] = {}
-        self._logged: dict[str, tuple[int, bool]] = {}
+        self._logged: dict[str, _Logged] = {}
+        self._repairs: dict[str, float] = {}
         self._version_at = self._heartbeat_at = self._refresh_at = self._paused_until = 0.0
         self._producer: Producer | None = None
         self._counts: Counter[str] = Counter()
@@ -209,19 +228,31 @@ class ActionsPublisher:
                 # The version first: a budget that is set between the two is seen the next time.
                 before, self._known = self._known, self._states.tenants()
                 self._known_version = version
-                self._say(before | self._known, now)
+                left_over = {tenant for tenant, last in self._logged.items() if last.has_budgets}
+                self._say(before | self._known | left_over, now)
+            moment = self._clock()
+            for tenant, at in self._changes_at.items():
+                if moment >= at:
+                    # The store's clock may be behind ours: not in a hurry where nothing has changed yet.
+                    self._due.setdefault(tenant, self._said_at.get(tenant, 0.0) + _PAUSE_S)
         with self._lock:
             touched, self._touched = self._touched, set()
             everybody, self._everybody = self._everybody, False
-        if everybody or now >= self._refresh_at:
-            self._refresh_at = now + max(_REFRESH_S, _REFRESH_EACH_S * len(self._known))
+        if everybody:
             touched |= self._known
+        if now >= self._refresh_at:
+            self._refresh_at = now + _REFRESH_S / 5
+            old = now - max(_REFRESH_S, _REFRESH_EACH_S * len(self._known))
+            touched |= {tenant for tenant in self._known if self._last(tenant) < old}
         self._say(touched & self._known, now)
-        moment = self._clock()
-        for tenant, at in self._changes_at.items():
-            if moment >= at:
-                # The store's clock may be behind ours: not in a hurry where nothing has changed yet.
-                self._due.setdefault(tenant, self._said_at.get(tenant, 0.0) + _PAUSE_S)
+        mended = [tenant for tenant, at in self._repairs.items() if at <= now]
+        for tenant in mended:
+            del self._repairs[tenant]
+        self._say(mended, now)
+
+    def _last(self, tenant: str) -> float:
+        """When a tenant was last said, by anybody."""
+        return max(self._logged.get(tenant, _UNHEARD).at, self._said_at.get(tenant, _UNHEARD.at))
 
     def _say(self, tenants: Iterable[str], now: float) -> None:
         for tenant in tenants:
@@ -252,7 +283,7 @@ class ActionsPublisher:
             what = "heartbeats"
         elif state.value is not None:
             what = "states"
-        elif state.tenant in self._said_at or self._logged.get(state.tenant, (0, False))[1]:
+        elif state.tenant in self._said_at or self._logged.get(state.tenant, _UNHEARD).has_budgets:
             what = "tombstones"
         else:
             return  # nobody has been told that it has budgets
@@ -260,9 +291,10 @@ class ActionsPublisher:
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is None:
                 self._delivered(what)
-            else:
+                return
+            if state.tenant != NO_TENANT:
                 self._due[state.tenant] = self._monotonic() + _PAUSE_S
-                self._failed("kafka", error.str())
+            self._failed("kafka", error.str())
 
         self._connected().produce(
             ACTIONS,
@@ -306,11 +338,16 @@ class ActionsPublisher:
             return
         if tenant == NO_TENANT:
             return
-        before, _ = self._logged.get(tenant, (0, False))
-        self._logged[tenant] = (as_of, entry.value is not None)
-        left_over = entry.value is not None and self._known_version >= 0 and tenant not in self._known
-        if as_of < before or left_over:
-            self._say((tenant,), self._monotonic())
+        now, before = self._monotonic(), self._logged.get(tenant, _UNHEARD)
+        overtaken = before.as_of_ns - _OVERTAKEN_NS < as_of < before.as_of_ns
+        has_budgets = entry.value is not None
+        latest = before.as_of_ns if overtaken else as_of
+        self._logged[tenant] = _Logged(latest, has_budgets, now)
+        left_over = has_budgets and self._known_version >= 0 and tenant not in self._known
+        if overtaken or left_over:
+            self._repairs.setdefault(tenant, now + random.uniform(0, _REPAIR_S))  # noqa: S311
+        else:
+            self._repairs.pop(tenant, None)
 
     def _connected(self) -> Producer:
         if self._producer is None:

@@ -81,6 +81,8 @@ class Charger:
             self._charge(batch, {})
         except (StoreBusy, Undelivered, PositionMoved):
             raise
+        except (OSError, MemoryError):  # the machine's fault, and no message's
+            raise
         except _Surplus as surplus:
             if surplus.index:
                 self._charge(first(batch, surplus.index), {})

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
 
-from mmpipeline.workers.headers import Headed, texts_of
+from mmpipeline.workers.headers import Headed, Header, texts_of
 from mmproto.delivery.records import SCHEMA_VERSION
 from mmproto.kafka.topics import CONTENT_TYPE_HEADER, SCHEMA_HEADER, SCHEMA_VERSION_HEADER
 from mmproto.v1.call_pb2 import Call
@@ -37,7 +37,7 @@ CONTENT_TYPE = "application/x-protobuf"
 SCHEMA = "modelmeter.v1.IngestBatch"
 
 #: The headers as our own senders write them: compared as a whole before anything is looked at closely.
-RECORD_HEADERS: list[tuple[str, bytes]] = [
+RECORD_HEADERS: list[Header] = [
     (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
     (SCHEMA_HEADER, SCHEMA.encode()),
     (SCHEMA_VERSION_HEADER, str(SCHEMA_VERSION).encode()),

@@ -62,6 +62,8 @@ _INSERT_SETTINGS: Final = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # A batch with calls of very many months is odd, but must not be refused for ever.
     "max_partitions_per_insert_block": 0,
+    # A column that these tables do not have is refused, not left out: rows of a newer version wait for it.
+    "input_format_skip_unknown_fields": 0,
     "async_insert": 0,
 }
 

@@ -36,7 +36,7 @@ _WINDOW_S: Final = 7 * 24 * 3600
 _DURABLE: Final = "fsync_after_insert = 1, fsync_part_directory = 1"
 
 _PLAIN: Final[Mapping[Kind, str]] = {
-    "collapsing": "CollapsingMergeTree(sign)",
+    "collapsing": "VersionedCollapsingMergeTree(sign, version)",
     "aggregating": "AggregatingMergeTree",
     "replacing": "ReplacingMergeTree",
     "versions": "MergeTree",
@@ -44,7 +44,7 @@ _PLAIN: Final[Mapping[Kind, str]] = {
 # By shard, except what every server of the cluster has to agree on.
 _PATH: Final = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 _REPLICATED: Final[Mapping[Kind, str]] = {
-    "collapsing": f"ReplicatedCollapsingMergeTree({_PATH}, sign)",
+    "collapsing": f"ReplicatedVersionedCollapsingMergeTree({_PATH}, sign, version)",
     "aggregating": f"ReplicatedAggregatingMergeTree({_PATH})",
     "replacing": f"ReplicatedReplacingMergeTree({_PATH})",
     "versions": "ReplicatedMergeTree('/clickhouse/tables/{database}/{table}', '{shard}-{replica}')",

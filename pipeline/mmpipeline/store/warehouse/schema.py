@@ -1,8 +1,11 @@
 """Tables of the warehouse, in any layout.
 
-Raw calls live in a CollapsingMergeTree: a row of sign -1 takes an earlier row back, so history is never
-edited and every sum over `value * sign` is right before and after the engine has merged the pair. The
-whole contract message is kept beside the columns (`message`, without content by contract), so a call can
+Raw calls live in a VersionedCollapsingMergeTree: a row of sign -1 takes another row back, so history is never
+edited and every sum over `value * sign` is right before and after the engine has merged the pair. Which row
+it takes back is said by `version`, a digest of all that a charge says: the reports of one call come over
+different partitions, so the row that takes a charge back may be here before that charge is.
+
+The whole contract message is kept beside the columns (`message`, without content by contract), so a call can
 be shown exactly as it was reported, absent fields included, and later steps can fill new columns from it;
 the columns are what filters, roll-ups and relations need, and a 0 in a bucket means "nothing to add", not
 "reported as 0": `reported` says which sides of the usage were reported at all.
@@ -96,6 +99,27 @@ def _lines(*lines: str) -> str:
     return ",\n    ".join(lines)
 
 
+_CHARGED: Final[Columns] = (
+    *((name, TEXT) for name in ("team", "application", "user", "provider", "model", "request_model")),
+    *((name, TEXT) for name in ("operation", "virtual_key", "node", "process", "observer", "quality")),
+    ("error_type", TEXT),
+    ("session", "String"),
+    ("streaming", "Bool"),
+    ("duration_s", "Nullable(Float64)"),
+    ("first_token_s", "Nullable(Float64)"),
+    ("cost_nano_usd", "Nullable(Int64)"),
+    ("unpriced_reason", TEXT),
+    ("rate_card", TEXT),
+    ("reported", "UInt8"),
+    *((name, "Int64") for name in _SUMMED_TOKENS),
+)
+# Not of `message`: the bytes of a message are not the same whenever it is serialized. The digest of an absent
+# value would be absent. 32 bits tell the few charges of one call apart. A column that is added later stays
+# out of it: the row that takes a charge back may know a value that the charge's own row never had.
+_VERSION: Final = ", ".join(
+    f"isNull({name}), ifNull({name}, 0)" if kind.startswith("Nullable") else name for name, kind in _CHARGED
+)
+
 CALLS: Final = Table(
     "calls",
     (
@@ -103,19 +127,9 @@ CALLS: Final = Table(
         ("started_at", "DateTime64(9, 'UTC')"),
         ("id", "String"),
         ("sign", "Int8"),
-        *((name, TEXT) for name in ("team", "application", "user", "provider", "model", "request_model")),
-        *((name, TEXT) for name in ("operation", "virtual_key", "node", "process", "observer", "quality")),
-        ("error_type", TEXT),
-        ("session", "String"),
-        ("streaming", "Bool"),
-        ("duration_s", "Nullable(Float64)"),
-        ("first_token_s", "Nullable(Float64)"),
-        ("cost_nano_usd", "Nullable(Int64)"),
-        ("unpriced_reason", TEXT),
-        ("rate_card", TEXT),
-        ("reported", "UInt8"),
-        *((name, "Int64") for name in _SUMMED_TOKENS),
+        *_CHARGED,
         ("message", "String"),
+        ("version", f"UInt32 MATERIALIZED toUInt32(cityHash64({_VERSION}))"),
     ),
     "collapsing",
     ("tenant_id", "started_at", "id"),

@@ -40,9 +40,10 @@ CREATE TABLE IF NOT EXISTS calls (
     tokens_output_image Int64 CODEC(ZSTD(1)),
     tokens_other Int64 CODEC(ZSTD(1)),
     message String CODEC(ZSTD(3)),
+    version UInt32 MATERIALIZED toUInt32(cityHash64(team, application, user, provider, model, request_model, operation, virtual_key, node, process, observer, quality, error_type, session, streaming, isNull(duration_s), ifNull(duration_s, 0), isNull(first_token_s), ifNull(first_token_s, 0), isNull(cost_nano_usd), ifNull(cost_nano_usd, 0), unpriced_reason, rate_card, reported, tokens_input, tokens_input_cache_read, tokens_input_cache_write_5m, tokens_input_cache_write_1h, tokens_input_audio, tokens_input_audio_cache_read, tokens_input_image, tokens_input_video, tokens_output, tokens_output_reasoning, tokens_output_audio, tokens_output_image, tokens_other)),
     INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1
 )
-ENGINE = CollapsingMergeTree(sign)
+ENGINE = VersionedCollapsingMergeTree(sign, version)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant_id, started_at, id)
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 1024;

@@ -19,7 +19,7 @@ from mmpipeline.budgets.service import BudgetError, BudgetService, UnknownBudget
 from mmpipeline.cli_context import Context, configured, fail
 from mmpipeline.output import output_option, structured, table
 from mmpipeline.status import budget_form
-from mmpipeline.store.control.database import Database, DatabaseError, StoreBusy, file_url
+from mmpipeline.store.control.database import Database, DatabaseError, StoreBusy
 from mmproto.exits import Exit
 from mmproto.rating import usd
 
@@ -166,9 +166,8 @@ def delete(context: Context, name: str, tenant: str) -> None:
 @contextmanager
 def _service(context: Context) -> Iterator[BudgetService]:
     """Budgets over the control store; ends the process with one line where that fails."""
-    settings = context.settings()
     try:
-        database = Database.open(settings.control.url.reveal() or file_url(settings.control_file), "app")
+        database = Database.open(context.settings().control_url, "app")
     except DatabaseError as error:
         fail(str(error))
     try:

@@ -156,13 +156,12 @@ def _verification(settings: PipelineSettings, tenants: tuple[str, ...], url: str
 
 
 def _here(settings: PipelineSettings, tenants: tuple[str, ...]) -> dict[str, Any]:
-    from mmpipeline.store.control.database import Database, file_url  # noqa: PLC0415
+    from mmpipeline.store.control.database import Database  # noqa: PLC0415
     from mmpipeline.store.warehouse.warehouse import Warehouse  # noqa: PLC0415
     from mmpipeline.verify.run import verify as run  # noqa: PLC0415
 
-    address = settings.control.url.reveal() or file_url(settings.control_file)
     with (
-        closing(Database.open(address)) as database,
+        closing(Database.open(settings.control_url)) as database,
         closing(Warehouse.open(settings.warehouse_folder, settings.warehouse)) as warehouse,
     ):
         return run(database, warehouse, tenants, time.time_ns()).form()

@@ -26,6 +26,7 @@ from types import FrameType
 import uvicorn
 
 from mmpipeline.budgets.service import BudgetService
+from mmpipeline.budgets.watch import AmountWatch
 from mmpipeline.config import PipelineSettings
 from mmpipeline.ingest.authority import TokenError, ingest_token
 from mmpipeline.ingest.service import IngestService
@@ -91,6 +92,7 @@ def _open(settings: PipelineSettings, closing: ExitStack) -> Services:
         raise StartError(str(error), Exit.PERMISSION) from error
     except (DatabaseError, StoreBusy, WarehouseError) as error:
         raise StartError(str(error)) from error
+    budgets = BudgetService(control, time.time_ns)
     writer = ingest = None
     if control.dialect == "sqlite":
         writer = WarehouseWriter(
@@ -102,11 +104,14 @@ def _open(settings: PipelineSettings, closing: ExitStack) -> Services:
         writer.wake()  # rows may wait since the last run
         ingest.start()
         closing.callback(ingest.stop)
+        watch = AmountWatch(budgets)
+        watch.start()
+        closing.callback(watch.stop)
     return Services(
         warehouse=warehouse,
         control=control,
         folder=settings.folder,
-        budgets=BudgetService(control, time.time_ns),
+        budgets=budgets,
         rating=rating,
         ingest=ingest,
         writer=writer,

@@ -30,7 +30,7 @@ from mmpipeline.budgets.model import (
 from mmpipeline.budgets.periods import DEFAULT_TIME_ZONE, Period, UnknownZone, check_zone, local_day
 from mmpipeline.store.control import budgets as rows
 from mmpipeline.store.control.database import Database, use_tenant
-from mmpipeline.store.control.locks import recounting
+from mmpipeline.store.control.locks import counting, recounting
 from mmproto.callform import format_time
 from mmproto.rating import usd
 
@@ -147,17 +147,18 @@ class BudgetService:
         somebody to look. Returns the moment up to which all were judged.
         """
         now = self._clock()
+        due: list[str] = []
         with self._database.read() as connection:
-            names = rows.tenants(connection)
-        for tenant in names:
-            with self._database.read(tenant) as connection:
-                due = [b for b in rows.all_of(connection, tenant) if _is_due(b, since_unix_ns, now)]
-            if due:
-                with self._database.write(tenant) as connection:
-                    rows.version_for(connection, tenant)
-                    ids = {budget.id for budget in due}
-                    current = [b for b in rows.all_of(connection, tenant) if b.id in ids]
-                    record_crossings(connection, tenant, [(b, b.bounds(now)[0]) for b in current], now)
+            for tenant in rows.tenants(connection):
+                use_tenant(connection, tenant)
+                if any(_is_due(b, since_unix_ns, now) for b in rows.all_of(connection, tenant)):
+                    due.append(tenant)
+        for tenant in due:
+            with self._database.write(tenant) as connection:
+                counting(connection, tenant)
+                # Asked again: it may have been changed since.
+                current = [b for b in rows.all_of(connection, tenant) if _is_due(b, since_unix_ns, now)]
+                record_crossings(connection, tenant, [(b, b.bounds(now)[0]) for b in current], now)
         return now
 
     def alerts(self, tenant: str = DEFAULT_TENANT, limit: int = 50) -> Sequence[rows.AlertRow]:

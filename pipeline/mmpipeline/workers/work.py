@@ -19,6 +19,8 @@ from typing import Any
 from confluent_kafka import Consumer, Producer
 
 from mmpipeline.actions.publisher import ActionsPublisher
+from mmpipeline.budgets.service import BudgetService
+from mmpipeline.budgets.watch import AmountWatch
 from mmpipeline.config import PipelineSettings
 from mmpipeline.ingest.ledgering import Ledgering
 from mmpipeline.ingest.writer import WarehouseWriter
@@ -112,6 +114,9 @@ def _run(process: Process, closing: ExitStack) -> None:
     closing.callback(relay.stop)
     actions.start()
     closing.callback(actions.stop, DRAIN_S)
+    watch = AmountWatch(BudgetService(database, time.time_ns))
+    watch.start()
+    closing.callback(watch.stop)
     # First of all the group is left: others go on while we deliver what waits.
     closing.callback(reader.close)
     _calm_collector()

@@ -14,6 +14,7 @@ from mmpipeline.budgets.matching import CallScope, fits
 from mmpipeline.budgets.model import Action, Amount, Budget, Threshold
 from mmpipeline.budgets.periods import Period
 from mmpipeline.budgets.service import BudgetError, BudgetService, UnknownBudget
+from mmpipeline.budgets.watch import AmountWatch
 from mmpipeline.ingest.service import IngestService
 from mmpipeline.rating.service import RatingService
 from mmproto.callform import parse_time
@@ -293,6 +294,20 @@ def test_a_lower_amount_set_for_later_crosses_on_its_day(bench: Bench) -> None:
 def _judge(bench: Bench, since: int) -> int:
     """As a worker does it: it alone sees whose budgets there are."""
     return BudgetService(bench.stores.worker, lambda: bench.now).judge(since)
+
+
+def test_the_watch_judges_what_nobody_has_looked_at(bench: Bench) -> None:
+    bench.budgets.set("q", limit_nano_usd=10 * COST, period=Period.QUARTER)
+    bench.spend(2)
+    later = bench.now + 1
+    bench.budgets.set("q", limit_nano_usd=2 * COST, from_unix_ns=later, period=Period.QUARTER)
+    watch = AmountWatch(BudgetService(bench.stores.worker, lambda: bench.now))
+    watch.look()
+    assert bench.budgets.get("q").crossings == ()
+    bench.now = later
+    watch.start()
+    watch.stop()
+    assert [c.percent for c in bench.budgets.get("q").crossings] == [50, 80, 100]
 
 
 def test_a_lowered_amount_crosses_at_once_and_a_raised_one_releases(bench: Bench) -> None:

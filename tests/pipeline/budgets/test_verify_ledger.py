@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
@@ -33,7 +34,7 @@ _DAY_NS = 86_400 * 10**9
 TODAY = NOW // _DAY_NS
 
 
-def spend(stores: Stores, calls: int, at: int = NOW, **fields: str) -> None:
+def spend(stores: Stores, calls: int, at: int = NOW, **fields: Any) -> None:
     made = [make_call(call_id(RNG), at=at, **fields) for _ in range(calls)]
     Ledgering(stores.worker, RatingService.open()).write([Post(batch(made))], NOW)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -33,7 +34,7 @@ def running(tmp_path: Path) -> Iterator[Pipeline]:
         yield opened
 
 
-def made(calls: int, at: int = NOW_NS, **fields: str) -> list[Call]:
+def made(calls: int, at: int = NOW_NS, **fields: Any) -> list[Call]:
     return [make_call(call_id(RNG), at=at, **fields) for _ in range(calls)]
 
 

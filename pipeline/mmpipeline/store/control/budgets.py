@@ -29,7 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from mmpipeline.budgets.model import Action, Amount, Budget, BudgetStatus, Crossing, Threshold
 from mmpipeline.budgets.periods import Period, starts
 from mmpipeline.store.control.charged import DAY_NS, SUMS, Sums, kept_from
-from mmpipeline.store.control.locks import counting, keeping
+from mmpipeline.store.control.locks import keeping
 from mmpipeline.store.control.tables import (
     alerts,
     budget_amounts,
@@ -149,12 +149,6 @@ def version(connection: Connection) -> int:
     """A number that grows whenever a budget of anybody is set or removed, by this process or another."""
     found = connection.execute(select(meta.c.value).where(meta.c.key == _VERSION)).scalar()
     return 0 if found is None else int(found)
-
-
-def version_for(connection: Connection, tenant: str) -> int:
-    """The version of the budgets, which for this tenant holds until the transaction ends."""
-    counting(connection, tenant)
-    return version(connection)
 
 
 def count(connection: Connection, budget: Budget, since_unix_ns: int) -> dict[int, Sums]:

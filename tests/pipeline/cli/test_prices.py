@@ -15,6 +15,7 @@ from mmpipeline.ingest.posts import Post
 from mmpipeline.rating.service import RatingService
 from mmpipeline.store.control.database import Database, file_url
 from tests.pipeline.calls import NOW, batch, make_call
+from tests.services.postgresql import MakeDatabase
 
 DISCOUNT = (
     "rates:\n  - {provider: openai, models: [gpt-4o], effective_from: '2026-07-01', source: contract 9, "
@@ -120,3 +121,14 @@ def test_what_is_wrong_is_one_line(machine: Machine, arguments: list[str], code:
     done = machine.run(*arguments, code=code)
     assert message in done.stderr
     assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+
+
+def test_on_postgresql_each_role_does_what_it_may(machine: Machine, make_database: MakeDatabase) -> None:
+    made = make_database()
+    machine.rates.write_text(DISCOUNT)
+    machine.config.write_text(f"control: {{url: '{made.app}'}}\nrating: {{overrides: {machine.rates}}}\n")
+    assert machine.form("import")["imported"] is True
+    assert machine.form("show", "openai/gpt-4o", "--at", "2026-11-20")[0]["is_override"] is True
+    assert "modelmeter_worker" in machine.run("reprice", "--from", "2026-11-01", code=1).stderr
+    machine.config.write_text(f"control: {{url: '{made.worker}'}}\n")
+    assert machine.form("reprice", "--from", "2026-11-01")["calls"] == 0

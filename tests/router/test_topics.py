@@ -204,13 +204,17 @@ def test_without_a_broker_the_rule_holds_and_after_it_the_truth(
     router.start()
     # The copy of the state has the first call, the spool the others.
     assert post(router).status_code == 429
-    router.end()
+    router.end(signal.SIGKILL)  # in order it would wait for the broker once more
     router.settings["budgets"] = {"on_pipeline_loss": "fail_closed"}
     router.start()
     assert post(router).status_code == 503
     own_kafka.start()
-    workers.say(workers.budget(limit, spent=limit))
-    wait_for("the broker", lambda: post(router).status_code == 429, 60)
+
+    def refused_by_a_fresh_state() -> bool:
+        workers.say(workers.budget(limit, spent=limit))
+        return post(router).status_code == 429
+
+    wait_for("the broker", refused_by_a_fresh_state, 60)
     workers.say_gone()
     wait_for("the deletion", lambda: post(router).status_code == 200)
 

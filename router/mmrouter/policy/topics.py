@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from mmproto.kafka.compacted import CompactedReader, Entry
 from mmproto.kafka.connection import connection_properties
@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 # How long a message may wait for others, and delivery reports for the next look.
 _WAIT_S = 0.05
 _MOST_CALLS = 500
+_WATERMARK_S = 5.0
 
 # A call in the topic that no state has, and where it stands.
 Uncounted = Callable[[Call, Place], None]
@@ -191,6 +192,7 @@ class TopicSource(threading.Thread):
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
+                "enable.partition.eof": True,
             }
         )
         try:
@@ -205,27 +207,28 @@ class TopicSource(threading.Thread):
     def _read_calls(self, consumer: Consumer, counted: Mapping[str, Mapping[int, int]], until: float) -> str:
         """What was not read, "" where everything was."""
         listed = consumer.list_topics(CALLS, timeout=max(0.1, until - self._monotonic())).topics[CALLS]
-        ends: dict[int, int] = {}
         starts = []
         for number in listed.partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(CALLS, number), timeout=5.0)
+            low, high = consumer.get_watermark_offsets(TopicPartition(CALLS, number), timeout=_WATERMARK_S)
             start = max(low, min(positions.get(number, low) for positions in counted.values()))
             if start < high:
-                ends[number] = high
                 starts.append(TopicPartition(CALLS, number, start))
+        behind = {each.partition for each in starts}
         consumer.assign(starts)
-        while ends and self._monotonic() < until:
+        while behind and self._monotonic() < until:
             for message in consumer.consume(_MOST_CALLS, _WAIT_S):
-                partition, offset, value = message.partition(), message.offset(), message.value()
-                if message.error() is not None or partition is None or offset is None:
+                partition, offset, error = message.partition(), message.offset(), message.error()
+                if partition is None or offset is None:
                     continue
-                if offset >= ends.get(partition, 0) - 1:
-                    ends.pop(partition, None)
-                for call in _calls(value):
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        behind.discard(partition)
+                    continue
+                for call in _calls(message.value()):
                     positions = counted.get(call.tenant)
                     if positions is not None and offset >= positions.get(partition, 0):
                         self._uncounted(call, Place(partition, offset))
-        return f"{len(ends)} partitions were not read to their end in time" if ends else ""
+        return f"{len(behind)} partitions were not read to their end in time" if behind else ""
 
 
 def _calls(value: object) -> Sequence[Call]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -19,6 +20,11 @@ from mmpipeline.store.control.budgets import AlertRow, SpendDelta
 from mmpipeline.store.control.database import use_tenant
 from mmpipeline.store.control.ledger import Charge
 from mmproto.v1.call_pb2 import Call
+
+# No period of any time zone begins within a quarter of an hour.
+_QUARTER_NS = 900 * 10**9
+# The texts of a charge.
+_TEXTS = slice(Charge._fields.index("team"), Charge._fields.index("call"))
 
 
 class Accounting:
@@ -81,22 +87,36 @@ def count_unpriced(
 
 def _spend(matcher: BudgetMatcher, charges: Iterable[Charge]) -> dict[tuple[str, int], list[int]]:
     """What charges add to budgets, by budget and period: nano-dollars, calls, calls without a price."""
-    spend: dict[tuple[str, int], list[int]] = {}
+    alike: dict[tuple[CallScope, int], list[int]] = {}
+    scopes: dict[Any, CallScope] = {}
     for charge in charges:
-        scope = CallScope(
-            charge.tenant_id,
-            charge.team,
-            charge.application,
-            charge.user,
-            charge.request_model,
-            charge.response_model,
-            charge.virtual_key_id,
-        )
+        texts: Any = charge[_TEXTS]
+        scope = scopes.get(texts)
+        if scope is None:
+            scope = scopes[texts] = CallScope(
+                charge.tenant_id,
+                charge.team,
+                charge.application,
+                charge.user,
+                charge.request_model,
+                charge.response_model,
+                charge.virtual_key_id,
+            )
+        key = (scope, charge.started_at_unix_ns // _QUARTER_NS)
+        sums = alike.get(key)
+        if sums is None:
+            sums = alike[key] = [0, 0, 0]
         sign, cost = charge.sign, charge.cost_nano_usd
+        sums[1] += sign
+        if cost is None:
+            sums[2] += sign
+        else:
+            sums[0] += sign * cost
+    spend: dict[tuple[str, int], list[int]] = {}
+    for (scope, quarter), sums in alike.items():
         for budget in matcher.matching(scope):
-            start = matcher.period_start(budget, charge.started_at_unix_ns)
-            sums = spend.setdefault((budget.id, start), [0, 0, 0])
-            sums[0] += sign * (cost or 0)
-            sums[1] += sign
-            sums[2] += sign * (cost is None)
+            start = matcher.period_start(budget, quarter * _QUARTER_NS)
+            total = spend.setdefault((budget.id, start), [0, 0, 0])
+            for place in range(3):
+                total[place] += sums[place]
     return spend

@@ -9,14 +9,14 @@ it came.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from mmpipeline.ingest.admission import Admitted, Rejected, admit, is_credible_time
 from mmpipeline.ingest.posts import Post, Rejection
-from mmpipeline.rating.rated import RatedCall
 from mmpipeline.rating.service import RatingService
 from mmpipeline.store.control.ledger import DAY_NS, Charge, Held
-from mmpipeline.store.warehouse.blocks import WarehouseRow, row_of, row_of_rated
+from mmpipeline.store.warehouse.blocks import WarehouseRow, row_of
 from mmproto.v1.call_pb2 import Call
 from mmproto.v1.usage_pb2 import QUALITY_ESTIMATED, QUALITY_EXACT, QUALITY_PARTIAL, QUALITY_UNKNOWN
 
@@ -57,41 +57,45 @@ class Report:
             result.duplicates += 1
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
-    """A call that is charged: by `row`, in place of `stored` where that is not None."""
+    """A call that is charged: by `row`, in place of `stored` where that is not None.
 
-    __slots__ = ("back_seq", "call", "out", "post", "row", "seq", "stored")
+    `held` is what `call_ids` is to say of it, `out` the row for the warehouse.
+    """
 
-    def __init__(self, call: Call, row: Charge, out: WarehouseRow, post: Post, stored: Charge | None) -> None:
-        self.call = call
-        self.row = row
-        self.out = out
-        self.post = post
-        self.stored = stored
-        self.seq = self.back_seq = 0
+    call: Call
+    held: Held
+    row: Charge
+    out: WarehouseRow
+    post: Post
+    stored: Charge | None
+    claimed: bool
 
-    def charges(self) -> Iterable[Charge]:
-        """The rows of the ledger, numbered."""
-        if self.stored is not None:
-            yield self.stored._replace(
-                seq=self.back_seq, sign=-1, charged_at_unix_ns=self.row.charged_at_unix_ns
-            )
-        yield self.row._replace(seq=self.seq)
-
-    def outgoing(self) -> Iterable[WarehouseRow]:
-        """The same rows for the warehouse."""
-        if (old := self.stored) is not None:
-            call = Call.FromString(old.call)
-            yield row_of_rated(RatedCall(call, -1, old.cost_nano_usd, old.unpriced_reason, old.rate_card))
-        yield self.out
+    def takes_back(self, old: Charge, seq: int) -> tuple[Charge, WarehouseRow]:
+        """The rows that take back what was stored."""
+        call = Call.FromString(old.call)
+        tokens = call.usage.tokens
+        out = row_of(
+            call,
+            old.call,  # the very bytes that went to the warehouse
+            {bucket: tokens[bucket] for bucket in tokens},
+            sign=-1,
+            cost_nano_usd=old.cost_nano_usd,
+            unpriced_reason=old.unpriced_reason,
+            rate_card=old.rate_card,
+        )
+        return old._replace(seq=seq, sign=-1, charged_at_unix_ns=self.row.charged_at_unix_ns), out
 
 
 class Charging:
     """What a transaction charges. `horizon`: calls of that day and of those before are not known any more."""
 
-    def __init__(self, rating: RatingService, now: int, horizon: int) -> None:
+    def __init__(self, rating: RatingService, now: int, horizon: int, numbers: Iterator[int]) -> None:
         self.now = now
         self.horizon = horizon
+        # Of charges: each is taken by one.
+        self.numbers = numbers
         self.held: dict[bytes, Held] = {}
         self.entries: dict[bytes, Entry] = {}
         self.waiting: dict[bytes, list[Report]] = {}
@@ -132,7 +136,10 @@ class Charging:
 
     def fresh(self) -> list[Entry]:
         """What is charged for the first time and is not claimed yet."""
-        return [entry for entry in self.entries.values() if entry.stored is None and not entry.seq]
+        fresh = [entry for entry in self.entries.values() if not entry.claimed]
+        for entry in fresh:
+            entry.claimed = True
+        return fresh
 
     def give_up(self, keys: Iterable[bytes]) -> list[Report]:
         """Forget these calls; returns their reports, to be taken anew."""
@@ -202,8 +209,10 @@ class Charging:
             unpriced_reason=reason,
             rate_card=card,
         )
+        observer, quality = call.observer, call.usage.quality
+        seq = next(self.numbers)
         row = Charge(
-            0,
+            seq,
             day,
             report.key,
             out.tenant_id,
@@ -222,10 +231,8 @@ class Charging:
             call.virtual_key_id,
             admitted.data,
         )
-        entry = self.entries.get(report.key)
-        seq = 0 if entry is None else entry.seq
-        self.entries[report.key] = entry = Entry(call, row, out, report.post, stored)
-        entry.seq = seq
+        held = Held(report.key, day, out.tenant_id, observer, quality, seq)
+        self.entries[report.key] = Entry(call, held, row, out, report.post, stored, stored is not None)
         report.taken = True
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 
 from mmpipeline.ingest.accounting import Accounting, count_unpriced
 from mmpipeline.ingest.admission import Rejected, is_credible_time, key_of
-from mmpipeline.ingest.charging import Charging, Entry, Report
+from mmpipeline.ingest.charging import Charging, Report
 from mmpipeline.ingest.posts import Lane, Post, Rejection
 from mmpipeline.rating.service import RatingService
 from mmpipeline.store.control import ledger, outbox, positions
@@ -97,7 +97,6 @@ class Ledgering:
                 refused += [(report.post, report.rejected) for report in reports if report.rejected]
                 counts[DEAD_LETTERS] += put_aside(refused)
             counts["routing_decisions"] += len(decisions)
-            self._number(connection, numbers, charging)
             self._write(connection, charging, decisions, counts, taken)
         for report in reports:
             report.tell()
@@ -118,22 +117,16 @@ class Ledgering:
         self, connection: Connection, numbers: ledger.Numbers, reports: Sequence[Report], now: int
     ) -> Charging:
         """Decide what is charged, and claim it."""
-        charging = Charging(self._rating, now, ledger.horizon(connection))
+        horizon = ledger.horizon(connection)
+        charging = Charging(self._rating, now, horizon, numbers.taken(len(reports)))
         pending = reports
         while pending:
             charging.held.update(_known(connection, pending, now))
             for report in pending:
                 charging.take(report)
             self._load(connection, charging)
-            fresh = charging.fresh()
-            for entry, seq in zip(fresh, numbers.take(len(fresh)), strict=True):
-                entry.seq = seq
-            lost = ledger.claim(
-                connection,
-                [(_held(entry), entry.row.started_at_unix_ns) for entry in fresh],
-                charging.horizon,
-            )
-            pending = charging.give_up(lost)
+            new = [(entry.held, entry.row.started_at_unix_ns) for entry in charging.fresh()]
+            pending = charging.give_up(ledger.claim(connection, new, horizon))
         return charging
 
     def _load(self, connection: Connection, charging: Charging) -> None:
@@ -150,14 +143,6 @@ class Ledgering:
             stored.update(ledger.charges_of(connection, tenant, by_tenant[tenant]))
         charging.resume(locked, stored)
 
-    def _number(self, connection: Connection, numbers: ledger.Numbers, charging: Charging) -> None:
-        """Say of what is replaced which charge holds from now on."""
-        replaced = [entry for entry in charging.entries.values() if entry.stored is not None]
-        seqs = iter(numbers.take(2 * len(replaced)))
-        for entry in replaced:
-            entry.back_seq, entry.seq = next(seqs), next(seqs)
-        ledger.replace(connection, [_held(entry) for entry in replaced])
-
     def _write(
         self,
         connection: Connection,
@@ -167,11 +152,24 @@ class Ledgering:
         lanes: Sequence[Lane],
     ) -> None:
         now = charging.now
-        entries = list(charging.entries.values())
+        ledger.replace(connection, [entry.held for entry in charging.entries.values() if entry.stored])
         by_tenant: dict[str, list[Charge]] = {}
-        for entry in entries:
-            for charge in entry.charges():
+        blocks: dict[int, _Blocks] = {}
+        for entry in charging.entries.values():
+            lane = entry.post.lane
+            rows = blocks.get(lane)
+            if rows is None:
+                rows = blocks[lane] = _Blocks(lane)
+            if entry.stored is not None:
+                charge, out = entry.takes_back(entry.stored, next(charging.numbers))
                 by_tenant.setdefault(charge.tenant_id, []).append(charge)
+                rows.add(out, entry.post.offset)
+            charge = entry.row
+            of_tenant = by_tenant.get(charge.tenant_id)
+            if of_tenant is None:
+                of_tenant = by_tenant[charge.tenant_id] = []
+            of_tenant.append(charge)
+            rows.add(entry.out, entry.post.offset)
         decided: dict[str, list[DecisionRow]] = {}
         for decision in decisions:
             row = _decision_row(decision)
@@ -183,11 +181,12 @@ class Ledgering:
             counts.update(ledger.sums_of(charges))
             count_unpriced(connection, self._rating, tenant, charges, now)
             ledger.decide(connection, decided.get(tenant, []))
-        for block in _blocks(entries):
-            outbox.queue(connection, block, now)
+        for lane in sorted(blocks):
+            for block in blocks[lane].made():
+                outbox.queue(connection, block, now)
         ledger.count(connection, lanes[0].partition if lanes else HTTP_LANE, counts)
-        for lane in lanes:
-            positions.advance(connection, lane.topic, lane.partition, lane.next_offset, now)
+        for charged in lanes:
+            positions.advance(connection, charged.topic, charged.partition, charged.next_offset, now)
         self._accounting.account(connection, by_tenant, now)
 
 
@@ -229,43 +228,45 @@ def _known(connection: Connection, reports: Sequence[Report], now: int) -> dict[
 
 def _tally(reports: Sequence[Report], counts: Counter[str]) -> None:
     """What became of the reports, added to the counters."""
+    accepted = replaced = 0
     for report in reports:
-        if report.rejected:
+        if report.taken:
+            accepted += 1
+            replaced += report.replaces
+        elif report.rejected:
             counts[f"rejected:{report.rejected}"] += 1
         else:
-            counts["accepted" if report.taken else "duplicates"] += 1
-        if report.replaces:
-            counts["replaced"] += 1
+            counts["duplicates"] += 1
         if report.adjusted:
             counts.update(report.adjusted)
+    counts["accepted"] += accepted
+    counts["replaced"] += replaced
 
 
-def _held(entry: Entry) -> Held:
-    call = entry.call
-    return Held(
-        entry.row.id, entry.row.day, entry.row.tenant_id, call.observer, call.usage.quality, entry.seq
-    )
+class _Blocks:
+    """Rows of a lane for the warehouse, cut into blocks."""
 
+    def __init__(self, lane: int) -> None:
+        self._lane = lane
+        self._full: list[list[WarehouseRow]] = []
+        self._rows: list[WarehouseRow] = []
+        self._size = 0
+        self._offsets: set[int] = set()
 
-def _blocks(entries: Sequence[Entry]) -> Iterable[Block]:
-    """The rows for the warehouse, by lane."""
-    by_lane: dict[int, list[Entry]] = {}
-    for entry in entries:
-        by_lane.setdefault(entry.post.lane, []).append(entry)
-    for lane, of_lane in sorted(by_lane.items()):
-        first = 0 if lane == HTTP_LANE else min(entry.post.offset for entry in of_lane)
-        last = 0 if lane == HTTP_LANE else max(entry.post.offset for entry in of_lane)
-        rows: list[WarehouseRow] = []
-        size = 0
-        for entry in of_lane:
-            for row in entry.outgoing():
-                rows.append(row)
-                size += len(row.message)
-            if len(rows) >= _BLOCK_ROWS or size >= _BLOCK_BYTES:
-                yield Block(lane, len(rows), block_of(rows), first, last)
-                rows, size = [], 0
-        if rows:
-            yield Block(lane, len(rows), block_of(rows), first, last)
+    def add(self, row: WarehouseRow, offset: int) -> None:
+        self._rows.append(row)
+        self._size += len(row.message)
+        self._offsets.add(offset)
+        if len(self._rows) >= _BLOCK_ROWS or self._size >= _BLOCK_BYTES:
+            self._full.append(self._rows)
+            self._rows, self._size = [], 0
+
+    def made(self) -> Iterable[Block]:
+        """The blocks, each with the offsets between which all of them lie."""
+        first, last = min(self._offsets), max(self._offsets)
+        for rows in (*self._full, self._rows):
+            if rows:
+                yield Block(self._lane, len(rows), block_of(rows), first, last)
 
 
 def _decision_row(decision: RoutingDecision) -> DecisionRow:

@@ -15,7 +15,7 @@ Functions take the connection of a running transaction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -124,7 +124,8 @@ def claim(connection: Connection, new: Sequence[tuple[Held, int]], horizon_day: 
     With each its start time. Ids are claimed in the order of their bytes, so that no two wait for each other.
     """
     if not bulk.is_postgresql(connection):
-        bulk.insert(connection, call_ids, Held._fields, [held for held, _ in new])
+        # In the order of the index: neighbours share its pages.
+        bulk.insert(connection, call_ids, Held._fields, sorted(held for held, _ in new))
         return set()
     rows = []
     for held, started_at in new:
@@ -154,6 +155,11 @@ class Numbers:
         self._connection = connection
         self._last: int | None = None
 
+    def taken(self, at_once: int) -> Iterator[int]:
+        """One after the other, without end; taken from the store `at_once`, and what is left over is lost."""
+        while True:
+            yield from self.take(max(1, at_once))
+
     def take(self, count: int) -> list[int]:
         """The next `count`."""
         if bulk.is_postgresql(self._connection):
@@ -162,8 +168,8 @@ class Numbers:
             firsts = self._connection.execute(query, blocks).scalars()
             return [first + place for first in firsts for place in range(_SEQ_BLOCK)][:count]
         if self._last is None:
-            query = select(func.coalesce(func.max(charges.c.seq), 0))
-            self._last = int(self._connection.execute(query).scalar_one())
+            highest = select(func.coalesce(func.max(charges.c.seq), 0))
+            self._last = int(self._connection.execute(highest).scalar_one())
         first, self._last = self._last + 1, self._last + count
         return list(range(first, first + count))
 

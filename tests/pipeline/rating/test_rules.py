@@ -49,6 +49,27 @@ def test_a_tier_that_was_not_verified_yet_has_no_price(tier: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "tier", "usage", "usd"),
+    [
+        # By hand from the providers' lists: USD a million in / cached / out.
+        ("o3", "standard", {"input": 1000, "output": 100}, "0.0028"),  # 2 / 0.5 / 8
+        ("o3", "flex", {"input": 1000, "input_cache_read": 1000, "output": 100}, "0.00165"),  # 1 / 0.25 / 4
+        (
+            "o3",
+            "priority",
+            {"input": 1000, "input_cache_read": 1000, "output": 100},
+            "0.005775",
+        ),  # 3.5 / 0.875 / 14
+        ("gpt-4o", "priority", {"input": 1000, "output": 100}, "0.00595"),  # 4.25 / 17
+        ("gpt-4o", "standard", {"input": 1, "web_searches": 3}, "0.0300025"),  # a search is 0.01
+        ("whisper-1", "standard", {"audio_seconds": 90}, "0.009"),  # 0.006 a minute
+    ],
+)
+def test_prices_of_tiers_and_units(model: str, tier: str, usage: dict[str, float], usd: str) -> None:
+    assert price("openai", model, tier, NOV, **usage) == (usd, "")
+
+
+@pytest.mark.parametrize(
     ("provider", "model", "tier"),
     [
         ("anthropic", "claude-sonnet-4-5", "priority"),  # sold as commitments

@@ -217,10 +217,10 @@ def validate(context: Context) -> None:
     """Check the configuration, the negotiated rates included."""
     settings = context.settings()
     if settings.rating.overrides is not None:
-        from mmpipeline.rating.overrides import read_overrides  # noqa: PLC0415
+        from mmpipeline.rating.books import Installed  # noqa: PLC0415
 
         try:
-            read_overrides(settings.rating.overrides)
+            Installed(settings.rating.overrides).book()
         except ConfigurationError as error:
             fail(str(error), Exit.CONFIGURATION)
     click.echo("the configuration is valid")

@@ -22,6 +22,7 @@ from mmproto.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from mmpipeline.ingest.repricing import Outcome, Sums
+    from mmpipeline.rating.books import Installed
     from mmpipeline.store.control.database import Database, Role
     from mmproto.ratebook import RateBook
 
@@ -171,7 +172,7 @@ def import_(context: Context, /, *, file: Path | None, dry_run: bool, output: st
     from mmpipeline.store.control import prices as stored  # noqa: PLC0415
 
     installed = _installed(context, file)
-    book = installed.complete()
+    book = _complete(installed)
     with _store(context) as database:
         with database.read() as connection:
             held = stored.in_force(connection)
@@ -213,7 +214,7 @@ def diff(context: Context, /, *, before: str | None, after: str | None, provider
 
     with _store(context) as database:
         old = _book(context, database, before)
-        new = _installed(context, None).complete() if before is None else _book(context, database, after)
+        new = _complete(_installed(context, None)) if before is None else _book(context, database, after)
     changes = [change_form(one) for one in differences(old, new, provider)]
     if output != "table":
         click.echo(structured({"before": old.version, "after": new.version, "changes": changes}, output))
@@ -295,11 +296,18 @@ def _store(context: Context, role: Role | None = None) -> Iterator[Database]:
         database.close()
 
 
-def _installed(context: Context, file: Path | None) -> Any:
+def _installed(context: Context, file: Path | None) -> Installed:
     from mmpipeline.rating.books import Installed  # noqa: PLC0415
 
     try:
         return Installed(file or context.settings().rating.overrides)
+    except ConfigurationError as error:
+        fail(str(error), Exit.CONFIGURATION)
+
+
+def _complete(installed: Installed) -> RateBook:
+    try:
+        return installed.complete()
     except ConfigurationError as error:
         fail(str(error), Exit.CONFIGURATION)
 
@@ -323,8 +331,7 @@ def _book(context: Context, database: Database, name: str | None) -> RateBook:
         return book
     if name is not None:
         fail(f"no book '{name}' was imported; `mmpipeline prices books` lists them", Exit.USAGE)
-    complete: RateBook = _installed(context, None).complete()
-    return complete
+    return _complete(_installed(context, None))
 
 
 def _moment(at: str | None) -> int:

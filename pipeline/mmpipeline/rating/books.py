@@ -17,13 +17,17 @@ from mmpipeline.rating import buckets, cards, catalogue, negotiated, overrides
 from mmpipeline.rating.shelf import Shelf
 from mmproto import ratebook, rateform, rating
 from mmproto.ratebook import ModelRates, RateBook
+from mmproto.settings import ConfigurationError, Problem
 
 # The code that makes a book from a catalogue and a file: another text of it may make another book.
 _CODE = (buckets, cards, catalogue, negotiated, overrides, ratebook, rateform, rating)
 
 
 class Installed:
-    """What is installed here: the catalogue, and the overrides in a file. Raises ConfigurationError."""
+    """What is installed here: the catalogue, and the overrides in a file.
+
+    Reading the file and making the book raise ConfigurationError.
+    """
 
     def __init__(self, overrides_file: Path | None = None) -> None:
         self.file = overrides_file
@@ -49,7 +53,11 @@ class Installed:
         listed = Shelf(catalogue.provider_ids(), catalogue.PROVIDERS, catalogue.models_of)
         if not self._entries:
             return RateBook(version, listed)
-        over = negotiated.negotiated(self._entries, lambda name: listed.get(name, ()))
+        try:
+            over = negotiated.negotiated(self._entries, lambda name: listed.get(name, ()))
+        except negotiated.NoListPrice as error:
+            problem = Problem(str(self.file), str(error), "correct the name, or give prices instead")
+            raise ConfigurationError([problem]) from error
         ids = sorted(card.id for models in over.values() for m in models for card in m.cards)
         digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
         shelf = Shelf(over, catalogue.PROVIDERS, over.__getitem__)

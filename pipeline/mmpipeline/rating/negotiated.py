@@ -27,14 +27,26 @@ _Entries = Mapping[str, Sequence[OverrideEntry]]
 _Span = tuple[int, int | None]
 
 
+class NoListPrice(ValueError):
+    """A discount off prices that the catalogue does not have; str() says of what."""
+
+
 def negotiated(
     entries: Sequence[OverrideEntry], listed: Callable[[str], Sequence[ModelRates]]
 ) -> dict[str, list[ModelRates]]:
-    """The overrides of a rate book; `listed` gives the catalogue's models of a provider, () for none."""
+    """The overrides of a rate book; `listed` gives the catalogue's models of a provider, () for none.
+
+    Raises NoListPrice: a discount that is silently none would be charged at the list price.
+    """
     by_provider: dict[str, dict[str, list[OverrideEntry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
         for reference in dict.fromkeys(text.lower() for text in entry.models):
-            by_provider[catalogue_id(entry.provider)][reference].append(entry)
+            provider = catalogue_id(entry.provider)
+            if entry.discount_percent is not None and not _meant(reference, listed(provider)):
+                raise NoListPrice(
+                    f"a discount for {entry.provider} '{reference}', of which no list price is known"
+                )
+            by_provider[provider][reference].append(entry)
     return {
         provider: list(_models(provider, by_reference, listed))
         for provider, by_reference in by_provider.items()

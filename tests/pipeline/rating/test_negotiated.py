@@ -220,6 +220,12 @@ def test_two_prices_from_the_same_day_are_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(("provider", "model"), [("openai", "gpt4o"), ("ollama", "'*'")])
+def test_a_discount_off_no_list_price_is_refused(tmp_path: Path, provider: str, model: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"a discount for {provider} .* no list price is known"):
+        rating_of(tmp_path, entry(model, "discount_percent: 5", provider=provider))
+
+
 def test_ids_of_cards_do_not_change_when_an_entry_is_added(tmp_path: Path) -> None:
     first = entry("'*'", "discount_percent: 10", since="2026-01-01")
     later = entry("'*'", "discount_percent: 12", since="2027-01-01")

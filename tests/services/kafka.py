@@ -5,6 +5,7 @@ A test that kills, stops or pauses a broker takes one of its own: `own_kafka`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from mmlocal.services.kafka import Kafka
+from mmproto.kafka.topics import CALLS
 
 READ_WITHIN_S = 60.0
 MakeTopic = Callable[..., str]
@@ -66,6 +68,13 @@ def create_topic(
     topic = NewTopic(name, partitions, 1, config=dict(settings or {}))
     for made in admin.create_topics([topic], operation_timeout=30).values():
         made.result()
+
+
+def topic_of_calls(address: str) -> int:
+    """Makes the topic that the daemons write to, where no other test has; how much of others is in it."""
+    with contextlib.suppress(KafkaException):
+        create_topic(address, CALLS, 3)
+    return topic_length(address, CALLS)
 
 
 def read_topic(address: str, name: str, count: int, within_s: float = READ_WITHIN_S) -> list[Message]:

@@ -56,7 +56,10 @@ def test_the_head_is_the_newest_step() -> None:
 def test_the_steps_make_the_tables_that_the_code_names(stores: Stores) -> None:
     with stores.worker.read() as connection:
         context = MigrationContext.configure(connection, opts={"include_name": _is_ours})
-        assert compare_metadata(context, metadata) == []
+        differences = compare_metadata(context, metadata)
+    if stores.worker.dialect == "postgresql":  # which has partitions in place of this index
+        differences = [one for one in differences if (one[0], one[1].name) != ("add_index", "charges_day")]
+    assert differences == []
 
 
 def _is_ours(name: str | None, kind: str, _: object) -> bool:

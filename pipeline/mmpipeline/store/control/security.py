@@ -17,9 +17,7 @@ owner does, for days that a call can have and for no others.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
-
-from mmpipeline.store.control.tables import metadata
+from sqlalchemy import Connection, inspect, text
 
 OWNER = "modelmeter_owner"
 WORKER = "modelmeter_worker"
@@ -76,8 +74,10 @@ def make_roles(connection: Connection) -> None:
 
 def protect(connection: Connection) -> None:
     """Row-level security, grants and the function that makes days, on tables that were just made."""
-    for name, table in metadata.tables.items():
-        if "tenant_id" in table.c:
+    tables = inspect(connection)
+    names = tables.get_table_names()
+    for name in names:
+        if any(column["name"] == "tenant_id" for column in tables.get_columns(name)):
             for statement in _row_security(name, f'"{name}"'):
                 connection.exec_driver_sql(statement)
         if name == "budgets":
@@ -107,7 +107,8 @@ def protect(connection: Connection) -> None:
     connection.exec_driver_sql(f"GRANT USAGE ON SEQUENCE alerts_seq_seq TO {WORKER}, {APP}")
     connection.exec_driver_sql(f"GRANT USAGE ON SEQUENCE outbox_seq_seq TO {WORKER}")
     connection.exec_driver_sql(f"GRANT USAGE ON SEQUENCE rate_imports_seq_seq TO {WORKER}, {APP}")
-    for name, (worker, app) in _GRANTS.items():
+    for name in names:
+        worker, app = _GRANTS[name]
         for role, rights in ((WORKER, worker), (APP, app)):
             if rights:
                 connection.exec_driver_sql(f'GRANT {rights} ON "{name}" TO {role}')

@@ -28,20 +28,21 @@ def check(connection: Connection, findings: Findings, tenants: Iterable[str], *,
         use_tenant(connection, tenant)
         for budget in rows.all_of(connection, tenant):
             _check_budget(connection, findings, budget, kept_from)
-        for key, times in charged.not_once(connection, tenant, _NAMED):
+        for key, times in charged.not_once(connection, tenant, kept_from, _NAMED):
             name = str(UUID(bytes=key)) if len(key) == 16 else key.hex()
             findings.differences.append(Difference("charge", tenant, name, "calls", times, 1))
         sums = sums.plus(charged.total(connection, tenant))
     if kept_from:
         findings.not_compared.append(
-            f"the ledger's totals, and whatever lies before {format_time(kept_from)[:10]}: single charges "
-            "of that time are dropped"
+            f"what lies before {format_time(kept_from)[:10]}: single charges of that time are dropped"
         )
-    elif not are_all:
+    totals = ledger.totals(connection)
+    kept = Sums(totals.cost_nano_usd, totals.calls, totals.unpriced_calls)
+    if not are_all:
         findings.not_compared.append("the ledger's totals: they are of all tenants together")
+    elif kept_from and kept != sums:
+        findings.not_compared.append("the ledger's totals: they are of dropped charges as well")
     else:
-        totals = ledger.totals(connection)
-        kept = Sums(totals.cost_nano_usd, totals.calls, totals.unpriced_calls)
         findings.hold("totals", "", "all tenants", kept, sums)
 
 

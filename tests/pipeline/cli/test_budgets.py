@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,55 @@ def test_the_reference_is_what_the_commands_say_of_themselves() -> None:
     assert reference.FILE.read_text(encoding="utf-8") == reference.updated(
         reference.FILE.read_text(encoding="utf-8")
     ), "write it anew with `python -m tests.pipeline.cli.reference`"
+
+
+def test_amounts_and_zones(tmp_path: Path) -> None:
+    made = form(
+        tmp_path, "set", "night", "--amount", "10", "--period", "day", "--time-zone", "Asia/Kathmandu"
+    )
+    assert (made["time_zone"], made["period_start"][11:]) == ("Asia/Kathmandu", "18:15:00Z")
+    later = form(tmp_path, "set", "night", "--amount", "20", "--from", "2099-12-01")
+    assert (later["limit_usd"], later["time_zone"]) == ("10", "Asia/Kathmandu")
+    assert later["amounts"][1] == {"from": "2099-11-30T18:15:00Z", "limit_usd": "20"}
+    assert "20 USD from 2099-12-01" in run(tmp_path, "show", "night").output
+    waiting = form(tmp_path, "set", "next", "--amount", "5", "--from", "2099-12-01T00:00:00Z")
+    assert (waiting["state"], waiting["limit_usd"], waiting["percent"]) == ("pending", None, None)
+    assert "no amount in force" in run(tmp_path, "show", "next").output
+    assert "pending" in run(tmp_path, "list").output
+    assert form(tmp_path, "list", "--tenant", "other") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["set", "x", "--amount", "1", "--time-zone", "Europe/Berln"], "is Europe/Berlin meant?"),
+        (["set", "x", "--amount", "1", "--from", "soon"], "--from: a date such as"),
+        (["set", "x", "--amount", "1", "--from", "2026-02-30"], "--from: a date such as"),
+    ],
+)
+def test_zones_and_moments_that_are_none(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.exit_code == 2
+    assert message in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_verify_says_what_agrees_and_what_does_not(tmp_path: Path) -> None:
+    def verify(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["ledger", "verify", "--state-dir", str(tmp_path), *arguments])
+
+    nothing = verify()
+    assert (nothing.exit_code, "holds no data either" in nothing.output) == (4, True)
+    form(tmp_path, "set", "x", "--amount", "1")
+    agrees = verify()
+    assert (agrees.exit_code, "everything agrees" in agrees.output) == (0, True), agrees.output
+    with closing(sqlite3.connect(tmp_path / "pipeline" / "control.sqlite")) as store:
+        store.execute("INSERT INTO counters VALUES ('ledger.calls', -1, 3)")
+        store.commit()
+    differs = verify("-o", "json")
+    assert differs.exit_code == 1
+    assert json.loads(differs.output)["differences"] == [
+        {"what": "totals", "tenant": "", "subject": "all tenants", "field": "calls", "kept": 3, "charged": 0}
+    ]
+    assert "1 difference;" in verify().output
+    assert verify("-o", "yaml").output.startswith("as_of:")

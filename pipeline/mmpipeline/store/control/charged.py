@@ -82,12 +82,12 @@ def by_day(connection: Connection, tenant: str, since_unix_ns: int) -> dict[int,
     return {int(on): Sums(*map(int, sums)) for on, *sums in connection.execute(query)}
 
 
-def not_once(connection: Connection, tenant: str, limit: int) -> list[tuple[bytes, int]]:
+def not_once(connection: Connection, tenant: str, since_unix_ns: int, limit: int) -> list[tuple[bytes, int]]:
     """Calls whose charges do not add up to one call or none, with what they add up to."""
     times = func.sum(_SIGN)
     query = (
         select(charges.c.id, times)
-        .where(charges.c.tenant_id == tenant)
+        .where(charges.c.tenant_id == tenant, charges.c.day >= since_unix_ns // DAY_NS)
         .group_by(charges.c.id)
         .having(or_(times < 0, times > 1))
         .order_by(charges.c.id)

@@ -195,8 +195,7 @@ class Repricing:
         for tenant in tenants:
             self._latest_of = None
             with self._database.read(tenant) as connection:
-                last = _last(connection, tenant, self._selection)
-            after = 0
+                after, last = _span(connection, tenant, self._selection)
             while after < last:
                 after = self._patiently(tenant, after, last)
                 self._after_batch(self._outcome)
@@ -293,10 +292,12 @@ def _dropped(connection: Connection, selection: Selection) -> tuple[int, int] | 
     return (first, min(last, horizon)) if first <= horizon else None
 
 
-def _last(connection: Connection, tenant: str, selection: Selection) -> int:
-    """The newest charge there is: what comes later is charged by today's book already."""
-    found = connection.execute(select(func.max(charges.c.seq)).where(*selection.condition(tenant))).scalar()
-    return found or 0
+def _span(connection: Connection, tenant: str, selection: Selection) -> tuple[int, int]:
+    """Before the first charge and the last there is: what comes later is charged by today's book already."""
+    seq = charges.c.seq
+    query = select(func.min(seq), func.max(seq)).where(*selection.condition(tenant))
+    first, last = connection.execute(query).one()
+    return (0, 0) if first is None else (first - 1, last)
 
 
 def _page(

@@ -97,7 +97,7 @@ def _run(process: Process, closing: ExitStack) -> None:
         relayed.lane,
         settings.warehouse.gather,
         settings.warehouse.batch_rows,
-        lambda: _lanes(reader.owned),
+        lambda: _lanes(waking.owned),
     )
     actions = ActionsPublisher(database, rating, settings.kafka)
     waking = _Waking(reader, relay, actions)
@@ -136,7 +136,8 @@ class _Waking:
         self._reader = reader
         self._relay = relay
         self._actions = actions
-        self._owned: frozenset[int] = frozenset()
+        # As the loop last saw them: what is ours to deliver at the end too, when the group is left already.
+        self.owned: frozenset[int] = frozenset()
 
     def committed(self, tenants: set[str]) -> None:
         """Calls of these tenants were charged."""
@@ -145,11 +146,10 @@ class _Waking:
 
     def look(self) -> None:
         """Partitions may have come: what their last worker left undelivered is ours."""
-        if self._reader.owned != self._owned:
-            if self._reader.owned - self._owned:
-                self._actions.assigned()
-                self._relay.wake()
-            self._owned = self._reader.owned
+        before, self.owned = self.owned, self._reader.owned
+        if self.owned - before:
+            self._actions.assigned()
+            self._relay.wake()
 
 
 def _open(settings: PipelineSettings) -> Database:

@@ -78,22 +78,25 @@ def test_workers_and_sinks_killed_joining_and_leaving(ground: Ground) -> None:
         assert len({stored.call.id for stored in raw.calls}) == len(raw.calls) == CALLS_SENT
 
 
-@pytest.mark.timeout(200)
-def test_a_worker_that_was_frozen_writes_nothing(ground: Ground) -> None:
-    """It is stopped in the middle of its work until the group has given it up, and goes on afterwards."""
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("control_url", ["postgresql"], indirect=True)
+def test_a_worker_that_was_frozen_goes_on_with_the_others(ground: Ground) -> None:
+    """It is stopped until the group has given it up, while others charge what was its own.
+
+    Not on SQLite: a process that is stopped while it writes keeps the file from all others. What it does with
+    a batch that it had in hand is held in test_charger.py.
+    """
     rng = random.Random(8)
-    ground.settings["MODELMETER_WORKER_BATCH_CALLS"] = "20"
-    first, second = some_calls(rng, 600, time.time_ns()), some_calls(rng, 200, time.time_ns())
+    calls = some_calls(rng, 300, time.time_ns())
     frozen = ground.worker("frozen").start()
-    ground.send(first[:50])
+    ground.send(calls[:50])
     ground.wait_until_worked()
-    ground.send(first[50:])
     os.kill(frozen.pid, signal.SIGSTOP)
-    ground.send(second[:100])
+    ground.send(calls[50:200])
     other = ground.worker("other").start()
-    ground.wait_until_worked(within_s=120)
+    ground.wait_until_worked(within_s=150)
     os.kill(frozen.pid, signal.SIGCONT)
-    ground.send(second[100:])
+    ground.send(calls[200:])
     ground.wait_until_worked()
     # It has found out, and works with the other.
     wait_for(
@@ -101,8 +104,8 @@ def test_a_worker_that_was_frozen_writes_nothing(ground: Ground) -> None:
         lambda: all(0 < len(worker.snapshot()["partitions"]) < 4 for worker in (frozen, other)),
     )
     assert frozen.stop() == other.stop() == 0
-    assert ground.totals() == expected(800)
-    assert ground.counters()["duplicates"] == 0
+    assert ground.totals() == expected(300)
+    assert ground.counters().get("duplicates", 0) == 0
 
 
 @pytest.mark.timeout(200)

@@ -13,6 +13,7 @@ from confluent_kafka.cimpl import NewPartitions
 
 from mmlocal.services.kafka import Kafka
 from mmlocal.services.postgresql import PostgreSQL
+from mmpipeline.workers.metrics import METRICS
 from mmproto.delivery.records import call_record
 from mmproto.kafka.topics import CALLS, RATED
 from tests.distributed import wait_for
@@ -138,3 +139,8 @@ def _grow(brokers: str, name: str) -> None:
     admin = AdminClient({"bootstrap.servers": brokers})
     for grown in admin.create_partitions([NewPartitions(name, 3)]).values():
         grown.result()
+
+
+def test_every_metric_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "workers.md").read_text(encoding="utf-8")
+    assert [metric.name for metric in METRICS if f"`{metric.name}`" not in text] == []

@@ -24,10 +24,9 @@ from mmlocal.services.clickhouse import ClickHouseStandIn
 from mmlocal.services.kafka import Kafka
 from mmlocal.services.postgresql import PostgreSQL
 from mmproto.kafka import topics
-from tests.services.postgresql import migrate
 
 BIN = Path(sys.executable).parent
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 150.0
 
 
 class Away(Exception):
@@ -115,7 +114,9 @@ class Installation:
                 service.start()
             leaving.callback(self._end_commands)
             self.run("mmpipeline", "topics", "apply", "--partitions", str(self.partitions))
-            migrate(self.postgresql, "modelmeter")
+            owner = {"MODELMETER_CONTROL_OWNER_URL": self.postgresql.url("owner")}
+            self.run("mmpipeline", "ledger", "migrate", environment=owner)
+            self.postgresql.grant()
             self._leaving = leaving.pop_all()
         return self
 
@@ -133,7 +134,6 @@ class Installation:
             "MODELMETER_KAFKA_BROKERS": self.kafka.address,
             "MODELMETER_KAFKA_KEY_BY": "team",
             "MODELMETER_CONTROL_URL": self.postgresql.url("app"),
-            "MODELMETER_CONTROL_OWNER_URL": self.postgresql.url("owner"),
             "MODELMETER_WAREHOUSE_URL": self.clickhouse.url,
             "MODELMETER_WORKER_METRICS_LISTEN": "127.0.0.1:0",
             "MODELMETER_LISTEN_PORT": "0",

@@ -111,7 +111,7 @@ def run(plan: Plan, folder: Path, say: Say) -> Outcome:
             say(f"{sum(outcome.killed.values())} kills in {outcome.killing_s:.0f} s; settling ...")
             began = time.monotonic()
             sender.finish()
-            _settle(installation, tuple(commands.values()))
+            _settle(installation, tuple(commands.values()), within_s=300 + plan.calls / 50)
             outcome.settling_s = time.monotonic() - began
         compare(installation, list(made.truth.values()), outcome)
     return outcome
@@ -215,7 +215,7 @@ def _kill(
             del away[back]
             if not commands[back].running:
                 commands[back].start()
-        if number % 20 == 19:
+        if number % 20 == 19 and sum(outcome.killed.values()) > number:
             say(f"{number + 1} kills")
 
 
@@ -259,7 +259,7 @@ def _kill_server(installation: Installation, name: str, stays_away_s: float) -> 
             time.sleep(0.5)
 
 
-def _settle(installation: Installation, commands: Sequence[Command], within_s: float = 300.0) -> None:
+def _settle(installation: Installation, commands: Sequence[Command], within_s: float) -> None:
     """Returns when all that was sent is charged and in the warehouse."""
 
     def all_alive() -> None:

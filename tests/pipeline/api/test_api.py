@@ -260,3 +260,19 @@ def test_every_answer_carries_the_browsers_rules(client: TestClient) -> None:
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
     assert client.get("/v1/spend").headers["cache-control"] == "no-store"
+
+
+def test_an_amount_of_a_budget_may_begin_later_in_its_zone(running: Pipeline, client: TestClient) -> None:
+    token = {"authorization": f"Bearer {running.admin_token}"}
+    body = {"limit_usd": "10", "time_zone": "Asia/Kathmandu"}
+    made = client.put("/v1/budgets/b", json=body, headers=token).json()
+    assert (made["time_zone"], made["period_start"]) == ("Asia/Kathmandu", "2026-10-31T18:15:00Z")
+    later = body | {"limit_usd": "20", "from": "2026-12-01"}
+    planned = client.put("/v1/budgets/b", json=later, headers=token).json()
+    assert (planned["limit_usd"], planned["state"]) == ("10", "open")
+    assert planned["amounts"][1] == {"from": "2026-11-30T18:15:00Z", "limit_usd": "20"}
+    kept = client.put("/v1/budgets/b", json={"time_zone": "Asia/Kathmandu"}, headers=token).json()
+    assert kept["amounts"] == planned["amounts"]
+    for wrong, named in (({"time_zone": "Nowhere"}, "time zone"), ({"from": "soon"}, "from")):
+        refusal = client.put("/v1/budgets/b", json=body | wrong, headers=token)
+        assert (refusal.status_code, named in refusal.json()["detail"]) == (400, True)

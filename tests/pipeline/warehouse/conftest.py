@@ -1,4 +1,4 @@
-"""Every test of the warehouse's behaviour runs in each layout that can be run here."""
+"""The warehouse in chDB, and for tests marked `every_layout` over HTTP and in a cluster's layout as well."""
 
 from __future__ import annotations
 
@@ -41,7 +41,18 @@ class OneShard(Engine):
         super().command(statement)
 
 
-@pytest.fixture(params=["embedded", "server", "cluster"])
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_layout: what a layout could break")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "open_warehouse" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("every_layout")
+        layouts = ["embedded", "server", "cluster"] if marked else ["embedded"]
+        metafunc.parametrize("open_warehouse", layouts, indirect=True)
+
+
+@pytest.fixture
 def open_warehouse(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenWarehouse]:
     """Opens the test's warehouse with given times to keep; the one before it is closed."""
     opened: list[Warehouse] = []

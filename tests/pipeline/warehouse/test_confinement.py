@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
+
 from mmpipeline.store.warehouse.relations import RELATIONS, REPORTED
 from mmpipeline.store.warehouse.shapes import Filters, Span
 from mmpipeline.store.warehouse.warehouse import Warehouse
@@ -36,6 +38,7 @@ ASKED: dict[str, list[tuple[object, ...]]] = {
 OTHERS = {"open", "close", "insert", "insert_blocks", "sizes"}
 
 
+@pytest.mark.every_layout
 def test_every_public_question_is_confined(warehouse: Warehouse) -> None:
     questions = {name for name, _ in inspect.getmembers(Warehouse, inspect.isfunction) if name[0] != "_"}
     questions |= {name for name, _ in inspect.getmembers(Warehouse, inspect.ismethod) if name[0] != "_"}

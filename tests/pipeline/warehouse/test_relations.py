@@ -74,6 +74,7 @@ def test_ai_requests(filled: Warehouse) -> None:
     assert corrected["id"] == rated("corrected").call.id
 
 
+@pytest.mark.every_layout
 def test_cost_metrics_is_exact_and_null_where_no_price_is_known(filled: Warehouse) -> None:
     whole, bare, corrected = rows(filled, "cost_metrics")
     assert whole["request_id"] == rated("whole").call.id

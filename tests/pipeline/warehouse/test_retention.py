@@ -28,6 +28,7 @@ def kept(warehouse: Warehouse) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.every_layout
 def test_old_calls_of_one_tenant_go_and_everything_else_stays(open_warehouse: OpenWarehouse) -> None:
     warehouse = open_warehouse(WarehouseSettings())
     ages = (1, 20, 60, 400)

@@ -47,6 +47,7 @@ def everything(warehouse: Warehouse, tenant: str = "default") -> tuple[object, .
     )
 
 
+@pytest.mark.every_layout
 def test_a_batch_sent_again_changes_nothing_anywhere(warehouse: Warehouse) -> None:
     batch = [rated(f"c{n}", at_ns=MONDAY_NS + n * HOUR_NS, team=f"t{n % 3}") for n in range(50)]
     warehouse.insert(batch, "batch-1")
@@ -73,6 +74,7 @@ def test_a_batch_is_recognised_after_a_restart(tmp_path: Path) -> None:
         assert everything(second) == before
 
 
+@pytest.mark.every_layout
 def test_a_crash_between_raw_table_and_roll_up_is_repaired_by_sending_again(warehouse: Warehouse) -> None:
     engine = warehouse._engine
     for number, missed in enumerate(ROLL_UP_TABLES, 1):
@@ -104,7 +106,8 @@ def test_a_reversal_takes_a_call_back_from_every_sum(warehouse: Warehouse) -> No
     assert warehouse.call("default", old.call.id) == page.calls[0]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.every_layout
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_roll_ups_equal_the_calls_that_stand(warehouse: Warehouse, data: st.DataObject) -> None:
     tenant = f"tenant-{next(_tenants)}"
@@ -174,6 +177,7 @@ def test_tenants_see_only_their_own(warehouse: Warehouse) -> None:
     assert warehouse.total("nobody", WEEK).calls == 0
 
 
+@pytest.mark.every_layout
 def test_the_wall_stands_where_a_statement_forgets_its_tenant(warehouse: Warehouse) -> None:
     for tenant in ("one", "two"):
         warehouse.insert([rated("x", tenant=tenant)], tenant)
@@ -200,6 +204,7 @@ def test_a_group_without_any_price_costs_none_not_nothing(warehouse: Warehouse) 
     assert reasons == {("gpt-4o", "no_usage"), ("new-model", "unknown_model")}
 
 
+@pytest.mark.every_layout
 def test_pages_of_calls_join_without_gap_or_repeat(warehouse: Warehouse) -> None:
     rows = [rated(f"c{n}", at_ns=MONDAY_NS + (n // 4) * 1_000) for n in range(103)]
     # Many pairs that took each other back lie between those that stand.
@@ -218,6 +223,7 @@ def test_pages_of_calls_join_without_gap_or_repeat(warehouse: Warehouse) -> None
     assert seen == [row.call.id for row in expected]
 
 
+@pytest.mark.every_layout
 def test_a_charge_that_comes_after_what_takes_it_back_is_not_shown(warehouse: Warehouse) -> None:
     first = rated("a", team="", observer=Observer.OBSERVER_SENSOR)
     second = rated("a", team="search", observer=Observer.OBSERVER_ROUTER)
@@ -262,6 +268,7 @@ def test_filters_narrow_every_question(warehouse: Warehouse) -> None:
     assert len(warehouse.calls("default", WEEK, Filters(application="nothing")).calls) == 0
 
 
+@pytest.mark.every_layout
 def test_late_calls_and_new_prices_correct_every_sum(warehouse: Warehouse) -> None:
     """A reprice takes the old charge back; what had no price gets one; a call comes days late."""
     unknown = [
@@ -299,6 +306,7 @@ def test_late_calls_and_new_prices_correct_every_sum(warehouse: Warehouse) -> No
     }
 
 
+@pytest.mark.every_layout
 def test_a_batch_of_many_months_and_of_the_largest_size_is_taken_once(warehouse: Warehouse) -> None:
     months = [rated(f"{n}", at_ns=n * 31 * DAY_NS) for n in range(20)]
     big = [rated(f"big {n}", user="u" * 1000) for n in range(2000)]

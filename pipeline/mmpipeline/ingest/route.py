@@ -24,6 +24,7 @@ CONTENT_TYPE = "application/x-protobuf"
 _TITLES = {
     400: "Undecodable batch",
     401: "Unauthorised",
+    409: "Not in this shape",
     413: "Batch too large",
     415: "Unsupported content type",
     503: "Try again later",

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from mmpipeline.api.app import create_app
+from mmpipeline.store.control.database import Database
 from mmproto.callform import parse_time
 from tests.pipeline.running import INGEST_TOKEN, Pipeline
 from tests.pipeline.samples import sample
+from tests.services.postgresql import MakeDatabase
 
 PROBLEM = "application/problem+json"
 MONEY = re.compile(r"\d+(\.\d{1,9})?")
@@ -276,3 +281,15 @@ def test_an_amount_of_a_budget_may_begin_later_in_its_zone(running: Pipeline, cl
     for wrong, named in (({"time_zone": "Nowhere"}, "time zone"), ({"from": "soon"}, "from")):
         refusal = client.put("/v1/budgets/b", json=body | wrong, headers=token)
         assert (refusal.status_code, named in refusal.json()["detail"]) == (400, True)
+
+
+def test_routers_are_told_no_empty_list_where_budgets_cannot_be_seen(
+    running: Pipeline, make_database: MakeDatabase
+) -> None:
+    with closing(Database.open(make_database().app, "app")) as control:
+        client = TestClient(
+            create_app(replace(running.services, control=control)), base_url="http://127.0.0.1"
+        )
+        token = {"authorization": f"Bearer {running.services.ingest_token}"}
+        answer = client.get("/v1/router/state", headers=token)
+    assert (answer.status_code, "kafka.brokers" in answer.json()["detail"]) == (409, True)

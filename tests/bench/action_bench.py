@@ -139,7 +139,9 @@ def measure(installation: Installation, provider: ProviderProcess, rounds: int, 
         team = f"team-{number}"
         budgets.set(team, limit_nano_usd=10**9, scope={"team": team}, thresholds=blocks)
     store.close()
-    installation.worker().start()
+    worker = installation.worker()
+    worker.start()
+    wait_for("the worker works", lambda: "listening on" in worker.last_words())
     config = settings(installation, provider, rounds)
     installation.command("router", "mmrouter", "serve", "--config", str(config)).start()
     address = installation.state / "router" / "address"

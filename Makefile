@@ -35,7 +35,7 @@ BIN := .venv/bin
 PYTHON_ENVIRONMENT = PYTHONPATH=packaging/local:.
 
 # Targets that need the test and development packages on top of the runtime.
-DEV_GOALS := setup-dev demo test test-kernels test-rust soak check bench lock openapi format
+DEV_GOALS := setup-dev demo test test-kernels test-rust soak faults check bench lock openapi format
 LEVEL := $(if $(filter fuzz,$(MAKECMDGOALS)),fuzz,$(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),dev,runtime))
 ENVIRONMENT := $(SETUP)/environment-$(LEVEL)
 
@@ -111,6 +111,11 @@ bench: setup-dev ## Measure: probe cost, sensor, router, ingest, dashboard queri
 .PHONY: soak
 soak: setup-dev ## Capture at full rate while processes come and go, and look for leaks (needs root). MINUTES=10
 	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES)
+
+.PHONY: faults
+faults: setup-dev ## Kill everything of the distributed shape at random, and hold the books against the truth (half an hour)
+	@$(PYTHON_ENVIRONMENT) $(BIN)/python -m tests.faults kills
+	@$(PYTHON_ENVIRONMENT) $(BIN)/python -m tests.faults away
 
 .PHONY: fuzz
 fuzz: setup-dev ## Search for inputs that break a decoder; what is found becomes a test. MINUTES=60 TARGET=all

@@ -175,7 +175,7 @@ def main() -> None:
         Installation(Path(folder)) as installation,
     ):
         seconds = sorted(measure(installation, provider, options.rounds, options.load))
-    cut = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    cut = statistics.quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else seconds * 99
     print(f"event to refusal, {len(seconds)} rounds, {options.load} other calls/s")
     for name, value in (("p50", cut[49]), ("p90", cut[89]), ("p99", cut[98]), ("max", seconds[-1])):
         print(f"  {name}  {value * 1e3:8.1f} ms")

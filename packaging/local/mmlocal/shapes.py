@@ -82,7 +82,11 @@ class Distributed:
             "clickhouse": self._clickhouse,
         }
         await supervisor.start_servers(servers)
-        kafka = {"MODELMETER_KAFKA_BROKERS": self._kafka.address, "MODELMETER_SENSOR_SINK": "kafka"}
+        kafka = {
+            "MODELMETER_KAFKA_BROKERS": self._kafka.address,
+            "MODELMETER_SENSOR_SINK": "kafka",
+            "MODELMETER_TOPICS_PARTITIONS": str(PARTITIONS),
+        }
         stores = {"MODELMETER_WAREHOUSE_URL": self._clickhouse.url}
         common = {**environment(self.state), **kafka, **stores}
         app = {**common, "MODELMETER_CONTROL_URL": self._postgresql.url("app")}
@@ -98,7 +102,7 @@ class Distributed:
         say("making topics and tables ...")
         chosen = ("--config", str(config)) if config else ()
         program = str(BIN / "mmpipeline")
-        topics = (program, "topics", "apply", "--partitions", str(PARTITIONS), *chosen)
+        topics = (program, "topics", "apply", *chosen)
         await supervisor.once(Service("topics", topics, common, announces=False))
         await supervisor.once(
             Service("ledger", (program, "ledger", "migrate", *chosen), owner, announces=False)

@@ -48,8 +48,7 @@ def create_app(services: Services, hosts: Iterable[str] = ()) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    if services.ingest is not None:
-        app.include_router(ingest_router(services.ingest, services.ingest_token))
+    app.include_router(ingest_router(services.ingest, services.ingest_token))
     app.include_router(router_state_routes(services))
     app.include_router(spend_routes(services))
     app.include_router(call_routes(services))

@@ -31,17 +31,19 @@ _TITLES = {
 }
 
 
-def ingest_router(ingest: IngestService, token: str) -> APIRouter:
-    """The route, for the pipeline's application to include."""
+def ingest_router(ingest: IngestService | None, token: str) -> APIRouter:
+    """The route, for the pipeline's application to include; without `ingest` it says where calls go."""
     router = APIRouter(tags=["ingest"])
 
     @router.post("/v1/ingest", summary="Take a batch of calls", openapi_extra=_OPENAPI)
     async def take(request: Request) -> Response:
-        if not is_authorised(request.headers.get("authorization"), token):
-            return problem(401, "the ingest token is expected as 'Authorization: Bearer TOKEN'")
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != CONTENT_TYPE:
-            return problem(415, f"'{CONTENT_TYPE}' is expected, found '{content_type}'")
+        refusal = _refusal(request, token)
+        if refusal is not None:
+            return refusal
+        if ingest is None:
+            return problem(
+                409, "calls come over Kafka here: set kafka.brokers, and `sink: kafka` in sensor.yaml"
+            )
         body = await _read(request)
         if body is None:
             return problem(413, f"at most {MAX_BODY_BYTES} bytes are taken at once; send smaller batches")
@@ -54,6 +56,16 @@ def ingest_router(ingest: IngestService, token: str) -> APIRouter:
         return Response(_answer(result), media_type="application/json")
 
     return router
+
+
+def _refusal(request: Request, token: str) -> Response | None:
+    """The answer to who may not send, or sends something else."""
+    if not is_authorised(request.headers.get("authorization"), token):
+        return problem(401, "the ingest token is expected as 'Authorization: Bearer TOKEN'")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != CONTENT_TYPE:
+        return problem(415, f"'{CONTENT_TYPE}' is expected, found '{content_type}'")
+    return None
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:

@@ -283,13 +283,15 @@ def test_an_amount_of_a_budget_may_begin_later_in_its_zone(running: Pipeline, cl
         assert (refusal.status_code, named in refusal.json()["detail"]) == (400, True)
 
 
-def test_routers_are_told_no_empty_list_where_budgets_cannot_be_seen(
+def test_what_comes_over_kafka_is_neither_taken_nor_told_over_http(
     running: Pipeline, make_database: MakeDatabase
 ) -> None:
     with closing(Database.open(make_database().app, "app")) as control:
         client = TestClient(
-            create_app(replace(running.services, control=control)), base_url="http://127.0.0.1"
+            create_app(replace(running.services, control=control, ingest=None)), base_url="http://127.0.0.1"
         )
         token = {"authorization": f"Bearer {running.services.ingest_token}"}
-        answer = client.get("/v1/router/state", headers=token)
-    assert (answer.status_code, "kafka.brokers" in answer.json()["detail"]) == (409, True)
+        batch = token | {"content-type": "application/x-protobuf"}
+        answers = [client.get("/v1/router/state", headers=token), client.post("/v1/ingest", headers=batch)]
+    for answer in answers:
+        assert (answer.status_code, "kafka.brokers" in answer.json()["detail"]) == (409, True)

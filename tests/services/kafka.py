@@ -103,7 +103,24 @@ def topic_length(address: str, name: str) -> int:
     consumer = Consumer({"bootstrap.servers": address, "group.id": "unused"})
     try:
         partitions = consumer.list_topics(name, timeout=30).topics[name].partitions
-        marks = [consumer.get_watermark_offsets(TopicPartition(name, p), timeout=30) for p in partitions]
+        marks = [_marks(consumer, TopicPartition(name, number)) for number in partitions]
         return sum(high - low for low, high in marks)
     finally:
         consumer.close()
+
+
+_NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+
+
+def _marks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """First and next offset. The broker knows of a topic a moment before it leads its partitions."""
+    deadline = time.monotonic() + READ_WITHIN_S
+    while True:
+        try:
+            marks: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return marks

@@ -96,7 +96,9 @@ class Recorder:
     def result(self, workload: Workload) -> dict[str, Any]:
         """Captures for as long as the workload works."""
         assert workload.process.stdout is not None
-        while not select.select([workload.process.stdout], [], [], 0)[0]:
+        told = select.poll()
+        told.register(workload.process.stdout, select.POLLIN)
+        while not told.poll(0):
             self.poll()
         return workload.result()
 

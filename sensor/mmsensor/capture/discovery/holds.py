@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from typing import IO
 
 from mmsensor.capture.discovery.files import Counter, FileKey, FileWatch
 from mmsensor.capture.discovery.holding import HOLD_SETTINGS, HoldMap, LetGo
@@ -72,10 +73,10 @@ class Holds:
 
     def _await_keeper(self) -> None:
         said = self._keeper.stdout
-        ready = said and select.select([said], [], [], _KEEPER_PATIENCE_S)[0] and said.readline()
+        has_started = said is not None and _says_something(said, _KEEPER_PATIENCE_S)
         if said:
             said.close()
-        if not ready:
+        if not has_started:
             self._keeper.kill()
             self._keeper.wait()
             raise OSError("the keeper of held processes does not start")
@@ -129,3 +130,11 @@ class Holds:
             _log.exception("the keeper of held processes does not end")
             self._keeper.kill()
             self._keeper.wait()
+
+
+def _says_something(pipe: IO[bytes], within_s: float) -> bool:
+    """Whether a line comes. Not by select(): a sensor with very many files to probe has descriptors beyond
+    what that can watch."""
+    watch = select.poll()
+    watch.register(pipe, select.POLLIN)
+    return bool(watch.poll(within_s * 1000) and pipe.readline())

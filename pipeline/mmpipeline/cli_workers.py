@@ -173,11 +173,12 @@ def _letters(settings: PipelineSettings) -> list[Letter]:
 def _send(settings: PipelineSettings, letters: Sequence[Letter]) -> None:
     if not letters:
         return
+    # Before they are sent: one that is as bad as ever is put aside anew within moments, and counts anew.
+    _acknowledge(settings)
     with _shelf():
         from mmpipeline.workers import shelf  # noqa: PLC0415
 
         shelf.replay(settings.kafka, letters)
-    _acknowledge(settings)
 
 
 def _acknowledge(settings: PipelineSettings) -> int:

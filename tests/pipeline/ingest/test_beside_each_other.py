@@ -117,8 +117,6 @@ def test_the_same_call_on_two_days_is_one(stores: Stores, first: int) -> None:
 
 
 def test_two_workers_that_claim_a_call_on_two_days_at_once_charge_it_once(stores: Stores) -> None:
-    if stores.worker.dialect == "sqlite":
-        pytest.skip("writers of one file follow one another")
     for identity in IDS[:8]:
         ready = threading.Barrier(2)
 

@@ -6,24 +6,13 @@ The values come from the same snapshot as `mmsensor status`, so that the two nev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from mmproto import prometheus
+from mmproto.prometheus import Metric, Samples, Snapshot
+
 
 # The status document of mmsensor.status.
-Snapshot = Mapping[str, Any]
-Samples = list[tuple[Mapping[str, str], float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric: its name by Prometheus' conventions, what it means, and where its samples come from."""
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    about: str
-    samples: Callable[[Snapshot], Samples]
-
-
 def _one(*path: str) -> Callable[[Snapshot], Samples]:
     """A single number at `path` of the snapshot; no sample where there is none."""
 
@@ -244,16 +233,4 @@ METRICS: tuple[Metric, ...] = (
 
 def exposition(snapshot: Snapshot) -> str:
     """The snapshot in Prometheus' text format."""
-    lines: list[str] = []
-    for metric in METRICS:
-        lines.append(f"# HELP {metric.name} {metric.about}")
-        lines.append(f"# TYPE {metric.name} {metric.kind}")
-        for labels, value in metric.samples(snapshot):
-            shown = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-            number = int(value) if value == int(value) else value
-            lines.append(f"{metric.name}{{{shown}}} {number}" if shown else f"{metric.name} {number}")
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return prometheus.exposition(METRICS, snapshot, {})

@@ -26,26 +26,29 @@ MakeTopic = Callable[..., str]
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """The broker that all tests share: nobody stops it."""
-    broker = Kafka(tmp_path_factory.mktemp("kafka"))
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Kafka]:
+    """A started broker of one's own, closed at the end."""
+    broker = Kafka(folder)
     try:
         broker.start()
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """The broker that all tests share: nobody stops it."""
+    with running(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
     """A started broker for one test, to be hurt."""
-    broker = Kafka(tmp_path / "kafka")
-    try:
-        broker.start()
+    with running(tmp_path / "kafka") as broker:
         yield broker
-    finally:
-        broker.close()
 
 
 @pytest.fixture

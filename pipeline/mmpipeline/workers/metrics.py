@@ -7,21 +7,10 @@ what `/status` shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Snapshot = Mapping[str, Any]
-Samples = list[tuple[dict[str, str], float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric: its name, what it means, and where its samples come from."""
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    about: str
-    samples: Callable[[Snapshot], Samples]
+from mmproto import prometheus
+from mmproto.prometheus import Metric, Samples, Snapshot
 
 
 def _count(name: str) -> Callable[[Snapshot], Samples]:
@@ -131,16 +120,4 @@ METRICS: tuple[Metric, ...] = (
 
 def exposition(snapshot: Snapshot) -> str:
     """The snapshot in Prometheus' text format."""
-    lines: list[str] = []
-    for metric in METRICS:
-        lines += [f"# HELP {metric.name} {metric.about}", f"# TYPE {metric.name} {metric.kind}"]
-        for labels, value in metric.samples(snapshot):
-            shown = {"process": str(snapshot["process"]), **labels}
-            inner = ",".join(f'{name}="{_escaped(text)}"' for name, text in shown.items())
-            number = int(value) if value == int(value) else value
-            lines.append(f"{metric.name}{{{inner}}} {number}")
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return prometheus.exposition(METRICS, snapshot, {"process": str(snapshot["process"])})

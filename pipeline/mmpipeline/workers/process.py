@@ -23,7 +23,9 @@ from confluent_kafka.admin import AdminClient
 
 from mmpipeline.config import PipelineSettings
 from mmpipeline.workers.clients import client_properties
+from mmpipeline.workers.deadlimit import TooManyDeadLetters
 from mmpipeline.workers.progress import Progress
+from mmpipeline.workers.reader import PositionLost
 from mmpipeline.workers.watching import ListenError, Watching
 from mmproto.exits import Exit
 from mmproto.kafka.connection import settings_taken
@@ -117,6 +119,18 @@ class Process:
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         self._ending.set()
+
+
+def run_process(name: str, settings: PipelineSettings, run: Callable[[Process, ExitStack], None]) -> None:
+    """Do `run` in a process of that name until SIGTERM or SIGINT. Raises CannotWork, ConfigurationError."""
+    with ExitStack() as closing:
+        process = Process(name, settings, closing)
+        try:
+            run(process, closing)
+        except Stopped:
+            return
+        except (PositionLost, TooManyDeadLetters) as error:
+            raise CannotWork(str(error)) from error
 
 
 class TopicsAway(Exception):

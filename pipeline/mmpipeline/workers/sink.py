@@ -13,11 +13,11 @@ from mmpipeline.store.warehouse.errors import WarehouseAway, WarehouseError
 from mmpipeline.store.warehouse.warehouse import Warehouse
 from mmpipeline.workers.clients import consumer_properties, producer_properties
 from mmpipeline.workers.deadletters import DeadLetters
-from mmpipeline.workers.deadlimit import DeadLetterLimit, TooManyDeadLetters
+from mmpipeline.workers.deadlimit import DeadLetterLimit
 from mmpipeline.workers.filler import Filler
 from mmpipeline.workers.loop import Loop
-from mmpipeline.workers.process import CannotWork, Process, Stopped, TopicsAway, partitions_of
-from mmpipeline.workers.reader import Away, PositionLost, Reader
+from mmpipeline.workers.process import CannotWork, Process, TopicsAway, partitions_of, run_process
+from mmpipeline.workers.reader import Away, Reader
 from mmproto.kafka.connection import settings_taken
 from mmproto.kafka.topics import DEADLETTER, RATED
 
@@ -30,14 +30,7 @@ _COMMITTED_S = 5.0
 
 def sink(settings: PipelineSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises CannotWork, ConfigurationError."""
-    with ExitStack() as closing:
-        process = Process("sink", settings, closing)
-        try:
-            _run(process, closing)
-        except Stopped:
-            return
-        except (PositionLost, TooManyDeadLetters) as error:
-            raise CannotWork(str(error)) from error
+    run_process("sink", settings, _run)
 
 
 def _run(process: Process, closing: ExitStack) -> None:

@@ -31,18 +31,18 @@ from mmpipeline.store.control.outbox import HTTP_LANE
 from mmpipeline.workers.charger import Charger
 from mmpipeline.workers.clients import consumer_properties, producer_properties
 from mmpipeline.workers.deadletters import DeadLetters
-from mmpipeline.workers.deadlimit import DeadLetterLimit, TooManyDeadLetters
+from mmpipeline.workers.deadlimit import DeadLetterLimit
 from mmpipeline.workers.loop import Loop
 from mmpipeline.workers.process import (
     DRAIN_S,
     CannotWork,
     Process,
-    Stopped,
     TopicsAway,
     partitions_of,
+    run_process,
 )
 from mmpipeline.workers.rated import RatedTopic
-from mmpipeline.workers.reader import Away, PositionLost, Reader
+from mmpipeline.workers.reader import Away, Reader
 from mmproto.kafka.connection import settings_taken
 from mmproto.kafka.topics import CALLS, DEADLETTER, RATED
 
@@ -51,14 +51,7 @@ GROUP = "modelmeter.work"
 
 def work(settings: PipelineSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises CannotWork, ConfigurationError."""
-    with ExitStack() as closing:
-        process = Process("work", settings, closing)
-        try:
-            _run(process, closing)
-        except Stopped:
-            return
-        except (PositionLost, TooManyDeadLetters) as error:
-            raise CannotWork(str(error)) from error
+    run_process("work", settings, _run)
 
 
 def _run(process: Process, closing: ExitStack) -> None:

@@ -15,7 +15,7 @@ from mmlocal.services.ports import LoopbackPort
 from mmpipeline.cli import cli
 from mmproto.exits import Exit
 from mmproto.kafka.topics import ACTIONS, CALLS, RATED, RATES, TOPICS
-from tests.services.kafka import create_topic
+from tests.services.kafka import create_topic, running
 
 Run = Callable[..., Result]
 PARTITIONED = {topic.name for topic in TOPICS if topic.partitioned}
@@ -24,12 +24,8 @@ PARTITIONED = {topic.name for topic in TOPICS if topic.partitioned}
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """One of our own: others use topics of these names on the shared one."""
-    broker = Kafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        broker.start()
+    with running(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
-    finally:
-        broker.close()
 
 
 @pytest.fixture

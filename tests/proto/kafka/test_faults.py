@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 from tests.proto.kafka.records import call, calls, ids, places
-from tests.services.kafka import create_topic, read_topic, topic_length
+from tests.services.kafka import create_topic, read_topic, running, topic_length
 
 from mmlocal.services.kafka import Kafka
 from mmproto.delivery import Sender, Spool, SpoolFull
@@ -29,12 +29,8 @@ _NUMBERS = itertools.count()
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker to be hurt; each test leaves it running."""
-    broker = Kafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        broker.start()
+    with running(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
-    finally:
-        broker.close()
 
 
 @pytest.fixture
